@@ -1,0 +1,53 @@
+# `make run` trains and evaluates the recipe of params.yaml; `make test` checks the code. Each sets up what it needs.
+PYTHON ?= python3.11
+VENV := .venv
+EVAL_VENV := .venv-lighteval
+OWN_UV := .posttrain/uv/bin/uv
+UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
+# uv does not read pip's settings: hand it the user's find-links, from the environment or from pip's configuration.
+export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: run test setup lint lock clean
+
+run: setup
+	dvc repro
+	posttrain gate
+
+test: setup
+	pytest
+
+lint: setup
+	ruff format --check .
+	ruff check .
+	mypy
+
+setup: $(VENV)/.complete $(EVAL_VENV)/.complete
+
+# The stamp is written last: a set-up that was interrupted is made again.
+$(VENV)/.complete: requirements/train.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) $(VENV)
+	$(UV) pip install --quiet --python $(VENV)/bin/python --requirement requirements/train.txt
+	$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --editable .
+	@touch $@
+
+# `pip install`, not `sync`: on a machine with a GPU, torch brings packages that a lock made for the CPU does not list.
+$(EVAL_VENV)/.complete: requirements/lighteval.txt | $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) $(EVAL_VENV)
+	$(UV) pip install --quiet --python $(EVAL_VENV)/bin/python --requirement requirements/lighteval.txt
+	@touch $@
+
+$(OWN_UV):
+	$(PYTHON) -m venv .posttrain/uv
+	.posttrain/uv/bin/python -m pip install --quiet uv
+
+# Locks name exact versions and no index. The CPU build of torch calls itself 2.13.0+cpu, which no index has.
+COMPILE = $(UV) pip compile --quiet --upgrade --prerelease disallow --python-version 3.11 \
+	--no-emit-index-url --no-emit-find-links --no-header --custom-compile-command "make lock"
+lock: | $(UV)
+	$(COMPILE) pyproject.toml --extra dev --output-file requirements/train.txt
+	$(COMPILE) requirements/lighteval.in --output-file requirements/lighteval.txt
+	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements/train.txt requirements/lighteval.txt
+
+clean:
+	rm -rf $(VENV) $(EVAL_VENV) .posttrain

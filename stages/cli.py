@@ -1,0 +1,93 @@
+"""The `posttrain` command: parse, call, turn errors into exit codes. Everything heavy is imported by the command.
+
+Exit codes: 0 done, 1 a fault of the program, 2 wrong input, 3 the gate did not hold.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+STAGES = {
+    "prepare": "problems, golds and teacher traces: data/prepared/",
+    "sft": "supervised fine-tuning on the traces: models/sft/",
+    "grpo": "reinforcement learning against verifiable rewards: models/grpo/",
+    "evaluate": "both models on held-out problems with lighteval: results/evaluate/",
+    "report": "one page with curves, tables and samples: results/report.html",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from stages.errors import PosttrainError
+
+    try:
+        return int(arguments.run(arguments) or 0)
+    except PosttrainError as error:
+        sys.stdout.flush()
+        print(f"posttrain {arguments.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # `posttrain recipe | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(
+        prog="posttrain",
+        description="SFT, GRPO and evaluation of a reasoning model. Hyperparameters are in params.yaml, nowhere else; "
+        "`dvc repro` runs all stages that a change touches.",
+    )
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in STAGES.items():
+        commands.add_parser(name, help=text, description=text).set_defaults(run=run_stage)
+    text = "did GRPO gain what params ask for? exit code 3 if not"
+    commands.add_parser("gate", help=text, description=text).set_defaults(run=run_gate)
+    text = "merge a recipe into params.yaml; without a name, list them"
+    recipe = commands.add_parser("recipe", help=text, description=text)
+    recipe.add_argument("name", nargs="?", metavar="NAME")
+    recipe.set_defaults(run=run_recipe)
+    return root
+
+
+def run_stage(arguments: argparse.Namespace) -> None:
+    """One stage on params.yaml, which is checked as a whole before anything starts."""
+    quiet()
+    from stages.params import load_params
+    from stages.paths import PARAMS
+
+    params = load_params(PARAMS)
+    importlib.import_module(f"stages.{arguments.command}").run(params)
+
+
+def quiet() -> None:
+    """Nothing phones home, and libraries' progress bars stay out of ours."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DS_ACCELERATOR", "cpu" if not os.path.exists("/dev/nvidiactl") else "cuda")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("MPLBACKEND", "agg")
+
+
+def run_gate(arguments: argparse.Namespace) -> None:
+    from stages.evaluate import check_gate
+
+    check_gate()
+
+
+def run_recipe(arguments: argparse.Namespace) -> None:
+    from stages.paths import PARAMS
+    from stages.recipe import apply_recipe, list_recipes
+
+    if arguments.name is None:
+        for name, title in list_recipes():
+            print(f"{name:16} {title}")
+        return
+    apply_recipe(arguments.name)
+    print(f"recipe | merged {arguments.name} into {PARAMS} | next: dvc repro")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""What a stage raises, and the exit code it turns into. Standard library only."""
+
+EXIT_BUG = 1
+EXIT_WRONG_INPUT = 2
+EXIT_GATE = 3
+
+
+class PosttrainError(Exception):
+    """The root of every error that posttrain raises on purpose."""
+
+    exit_code = EXIT_BUG
+
+
+class InputError(PosttrainError, ValueError):
+    """Params, data or a model that a person has to change.
+
+    One message that says where the fault is, what was found, what was expected and what to do about it.
+    """
+
+    exit_code = EXIT_WRONG_INPUT
+
+    def __init__(self, where: str, *, got: str, wanted: str, do: str) -> None:
+        self.where, self.got, self.wanted, self.do = where, got, wanted, do
+        super().__init__(f"{where}\n  got     {got}\n  wanted  {wanted}\n  do      {do}")
+
+
+class GateError(PosttrainError):
+    """The evaluation says that GRPO did not improve the model by the margin that params.yaml asks for."""
+
+    exit_code = EXIT_GATE

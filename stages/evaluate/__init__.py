@@ -1,0 +1,227 @@
+"""Stage 4: models/sft and models/grpo on the held-out problems, judged by lighteval, compared with statistics.
+
+Reads   models/sft/, models/grpo/, data/prepared/test.jsonl; the `prompts`, `rewards` and `evaluate` sections
+Writes  results/evaluate/metrics.json and, for each problem and model, completions and verdicts in samples.jsonl
+Run     posttrain evaluate; `posttrain gate` reads the metrics and fails if the gain is too small
+
+lighteval runs in `.venv-lighteval`, because its dependencies exclude those of dvc and math-verify.
+"""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stages import paths
+from stages.errors import GateError, InputError, PosttrainError
+from stages.evaluate.statistics import bootstrap_interval, sign_flip_p_value, verdict
+from stages.manifest import publish, read_jsonl, require_complete, scratch, write_json, write_jsonl
+from stages.params import Params
+from stages.rewards import scores
+
+RUNNER = Path(__file__).with_name("lighteval_runner.py")
+MODELS = {"sft": paths.SFT_MODEL, "grpo": paths.GRPO_MODEL}
+# What a launcher or another environment would leak into lighteval's process.
+LEAKS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+PAIRED_SEED = 0  # of the resampling, which is part of the method and not of the experiment
+
+
+def run(params: Params) -> None:
+    """Evaluate both models on the same problems, compare them, publish results/evaluate."""
+    began = time.monotonic()
+    require_complete(paths.PREPARED, "prepare")
+    for stage, folder in MODELS.items():
+        require_complete(folder, stage)
+    problems = read_jsonl(paths.PREPARED / "test.jsonl")
+    with scratch("evaluate") as folder:
+        outcome = run_lighteval(spec(params, problems, folder), folder, params.launch.evaluate_timeout_s)
+        samples = join(problems, outcome)
+        metrics = summary(samples, outcome, params)
+        out = folder / "results"
+        out.mkdir()
+        write_json(out / "metrics.json", metrics)
+        write_jsonl(out / "samples.jsonl", samples)
+        publish(out, paths.EVALUATE_RESULTS)
+    seconds = time.monotonic() - began
+    write_json(paths.RUN_LOG / "evaluate.json", {"stage": "evaluate", "seconds": seconds, **outcome["versions"]})
+    show(metrics)
+    print(f"evaluate | wrote {paths.EVALUATE_RESULTS}/ in {seconds:.0f} s | next: posttrain report")
+
+
+def spec(params: Params, problems: list[dict[str, str]], folder: Path) -> dict[str, Any]:
+    """Everything the runner needs; the test set gets a folder of its own, where `datasets` finds nothing else."""
+    data_dir = folder / "data"
+    data_dir.mkdir()
+    write_jsonl(data_dir / "test.jsonl", [{**row, "number": number} for number, row in enumerate(problems)])
+    config = params.evaluate
+    return {
+        "models": {name: str(path) for name, path in MODELS.items()},
+        "data_dir": str(data_dir.resolve()),
+        "output_dir": str((folder / "lighteval").resolve()),
+        "rows": len(problems),
+        "system": params.prompts.system,
+        "dtype": params.model.dtype,
+        "seed": params.seed,
+        "threads": params.launch.threads,
+        **config.model_dump(exclude={"gate"}),
+    }
+
+
+def lighteval_python() -> Path:
+    """The interpreter of lighteval's environment; LIGHTEVAL_PYTHON overrides where it is.
+
+    Raises: InputError naming the command that makes the environment.
+    """
+    python = Path(os.environ.get("LIGHTEVAL_PYTHON", paths.LIGHTEVAL_ENVIRONMENT / "bin" / "python"))
+    if not python.is_file():
+        raise InputError(
+            str(python),
+            got="no such file",
+            wanted="the Python of an environment with lighteval, which cannot share one with dvc",
+            do="run `make setup`, or set LIGHTEVAL_PYTHON to an environment made from requirements/lighteval.txt",
+        )
+    return python.absolute()
+
+
+def run_lighteval(spec: dict[str, Any], folder: Path, timeout_s: int) -> dict[str, Any]:
+    """The runner's answer. Its process group never outlives this call.
+
+    Raises: PosttrainError with the end of its output if it fails or takes longer than `timeout_s`.
+    """
+    python = lighteval_python()
+    spec_path, out_path, log_path = folder / "spec.json", folder / "out.json", folder / "lighteval.log"
+    write_json(spec_path, spec)
+    environment = {key: value for key, value in os.environ.items() if key not in LEAKS}
+    environment |= {
+        "PYTHONHASHSEED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str((folder / "huggingface").resolve()),
+    }
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [str(python), str(RUNNER), str(spec_path), str(out_path)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise PosttrainError(f"lighteval took longer than launch.evaluate_timeout_s={timeout_s}") from None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    if code != 0:
+        kept = paths.RUN_LOG / "lighteval.log"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(log_path, kept)
+        tail = "\n".join(log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+        raise PosttrainError(f"lighteval exited with {code}; its log is {kept}; it ends:\n{tail}")
+    outcome: dict[str, Any] = json.loads(out_path.read_text(encoding="utf-8"))
+    return outcome
+
+
+def join(problems: list[dict[str, str]], outcome: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a problem: gold, and for each model its completions, lighteval's verdicts and our rewards."""
+    rows = []
+    for number, problem in enumerate(problems):
+        row: dict[str, Any] = dict(problem)
+        for name in MODELS:
+            theirs = outcome[name]["rows"][number]
+            rewards = [scores(completion, problem["answer"]) for completion in theirs["completions"]]
+            row[name] = {key: theirs[key] for key in ("completions", "correct", "finished")} | {"rewards": rewards}
+        rows.append(row)
+    return rows
+
+
+def summary(samples: list[dict[str, Any]], outcome: dict[str, Any], params: Params) -> dict[str, Any]:
+    """Metrics of both models, the paired gain and the gate."""
+    metrics: dict[str, Any] = {name: model_metrics(samples, name, outcome[name]["metrics"]) for name in MODELS}
+    differences_P = [_mean(row["grpo"]["correct"]) - _mean(row["sft"]["correct"]) for row in samples]
+    gain = bootstrap_interval(differences_P, PAIRED_SEED)
+    minimum = params.evaluate.gate.min_gain
+    return {
+        **metrics,
+        "gain": asdict(gain) | {"p_value": sign_flip_p_value(differences_P, PAIRED_SEED)},
+        "verdict": verdict(gain),
+        "gate": {
+            "min_gain": minimum,
+            "passed": minimum is None or (gain.mean >= minimum and verdict(gain) == "improved"),
+        },
+        "problems": len(samples),
+        "samples_per_problem": params.evaluate.num_samples,
+    }
+
+
+def model_metrics(samples: list[dict[str, Any]], name: str, lighteval: dict[str, float]) -> dict[str, Any]:
+    """lighteval's own numbers, the interval of pass@1, the form, and how often our reward disagrees with lighteval."""
+    completions = [
+        (reward, correct, finished)
+        for row in samples
+        for reward, correct, finished in zip(
+            row[name]["rewards"], row[name]["correct"], row[name]["finished"], strict=True
+        )
+    ]
+    interval = bootstrap_interval([_mean(row[name]["correct"]) for row in samples], PAIRED_SEED)
+    return {
+        **lighteval,
+        "pass@1_low": interval.low,
+        "pass@1_high": interval.high,
+        "format": _mean([reward["format"] for reward, _, _ in completions]),
+        "finished": _mean([float(finished) for _, _, finished in completions]),
+        "reward_disagrees": sum(reward["accuracy"] != correct for reward, correct, _ in completions),
+    }
+
+
+def show(metrics: dict[str, Any]) -> None:
+    """Both models and the claim, one line each."""
+    for name in MODELS:
+        m = metrics[name]
+        extra = [f"{key} {m[key]:.3f}" for key in sorted(m) if key.startswith(("pass@", "maj@")) and "_" not in key]
+        interval = f"[{m['pass@1_low']:.3f}, {m['pass@1_high']:.3f}]"
+        print(f"evaluate | {name:4} | {' | '.join(extra)} | pass@1 95 % {interval} | format {m['format']:.3f}")
+        if m["reward_disagrees"]:
+            print(f"evaluate | {name:4} | training reward and lighteval disagree on {m['reward_disagrees']} completions")
+    gain = metrics["gain"]
+    print(
+        f"evaluate | {metrics['verdict']}: pass@1 {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}], "
+        f"paired p {gain['p_value']:.2g}, {metrics['problems']} problems x {metrics['samples_per_problem']} samples"
+    )
+
+
+def check_gate() -> None:
+    """Say whether GRPO gained what params asked for, from results/evaluate/metrics.json.
+
+    Raises: GateError if not, InputError if there is nothing to judge.
+    """
+    path = paths.EVALUATE_RESULTS / "metrics.json"
+    if not path.is_file():
+        raise InputError(
+            str(path), got="no such file", wanted="the output of `posttrain evaluate`", do="run `dvc repro` first"
+        )
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    gain, gate = metrics["gain"], metrics["gate"]
+    claim = f"{metrics['verdict']}, pass@1 {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    if gate["min_gain"] is None:
+        print(f"gate | off (evaluate.gate.min_gain is null) | {claim}")
+    elif gate["passed"]:
+        print(f"gate | held: {claim}, at least {gate['min_gain']:+g} asked for")
+    else:
+        raise GateError(
+            f"The gate did not hold: {claim}; evaluate.gate.min_gain asks for {gate['min_gain']:+g} and an interval "
+            "above 0.\nLook at results/report.html: the curves say whether GRPO learned, the samples what it learned."
+        )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

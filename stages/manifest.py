@@ -1,0 +1,102 @@
+"""Outputs are published whole or not at all.
+
+A stage writes into `scratch(...)`, a folder that nobody reads, and `publish` renames it. `manifest.json` is written
+last, so a folder that has one is complete; every consumer calls `require_complete` before it reads.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stages.errors import InputError
+from stages.paths import SCRATCH
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def scratch(stage: str) -> Iterator[Path]:
+    """An empty folder on the outputs' file system, removed at the end whatever happened."""
+    folder = SCRATCH / f"{stage}-{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(source: Path, target: Path, facts: dict[str, Any] | None = None) -> None:
+    """Make `source` the folder `target` in one rename; what stood there goes.
+
+    With `facts`, a manifest with them and the sha256 of every file is added first.
+    """
+    if facts is not None:
+        hashes = {str(path.relative_to(source)): sha256(path) for path in _files(source)}
+        write_json(source / MANIFEST, {**facts, "files": hashes})
+    old = source.with_name(f"{source.name}.old")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        os.replace(target, old)
+    os.replace(source, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def require_complete(folder: Path, made_by: str) -> dict[str, Any]:
+    """The manifest of a published folder.
+
+    Raises: InputError if the folder is missing, was left half-written, or lacks a file that its manifest lists.
+    """
+    command = f"posttrain {made_by}"
+    if not folder.is_dir():
+        raise InputError(
+            str(folder), got="no such folder", wanted=f"the output of `{command}`", do=f"run `{command}` first"
+        )
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            str(folder),
+            got=f"a folder without {MANIFEST}: half-written",
+            wanted=f"the complete output of `{command}`",
+            do=f"run `{command}` again",
+        )
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    missing = [name for name in manifest["files"] if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            str(folder),
+            got=f"{', '.join(missing)} missing",
+            wanted=f"the {len(manifest['files'])} files of its {MANIFEST}",
+            do=f"run `{command}` again",
+        )
+    return manifest
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Sorted keys, so that equal data are equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file that posttrain wrote itself."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())

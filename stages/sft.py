@@ -1,0 +1,148 @@
+"""Stage 2: supervised fine-tuning on teacher traces, on the completions only.
+
+Reads   data/prepared/sft.jsonl; the `model`, `prompts` and `sft` sections
+Writes  models/sft/ (a plain transformers checkpoint) and results/sft/{metrics.json,curve.tsv,samples.jsonl}
+Run     posttrain sft
+"""
+
+import time
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from stages.errors import InputError
+from stages.manifest import read_jsonl, require_complete, scratch
+from stages.params import Params
+from stages.paths import PREPARED, SFT_MODEL, SFT_RESULTS
+from stages.prompts import prompt_messages
+from stages.scratch import random_model, train_tokenizer
+from stages.training import (
+    Curve,
+    align_special_tokens,
+    batch_plan,
+    load_model,
+    load_tokenizer,
+    log_run,
+    optimisation_kwargs,
+    publish_model,
+    publish_results,
+    sample,
+    start,
+)
+
+FROM_SCRATCH = "scratch"
+NUM_SAMPLES = 4
+
+CURVE = {
+    "loss": "loss",
+    "mean_token_accuracy": "token_accuracy",
+    "entropy": "entropy",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+SHOWN = ("loss", "token_accuracy", "learning_rate")
+
+
+def run(params: Params) -> None:
+    """Train on the traces, sample a few completions, publish models/sft."""
+    began = time.monotonic()
+    require_complete(PREPARED, "prepare")
+    start(params.seed, params.launch)
+    rows = read_jsonl(PREPARED / "sft.jsonl")
+    model, tokenizer = base_model(params, rows)
+    dataset, too_long = to_dataset(rows, tokenizer, params)
+    curve = Curve("sft", CURVE, SHOWN)
+    print(f"sft | {model.num_parameters():,} parameters | {len(dataset)} traces, {too_long} longer than sft.max_length")
+    with scratch("sft") as folder:
+        trainer = SFTTrainer(
+            model=model,
+            args=trainer_config(params, folder / "trainer"),
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            callbacks=[curve],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        samples = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params)
+        metrics = {
+            "loss": curve.mean("loss", 0.9, 1),
+            "token_accuracy": curve.mean("token_accuracy", 0.9, 1),
+            "parameters": model.num_parameters(),
+            "tokens_seen": int(trainer.state.num_input_tokens_seen),
+            "too_long": too_long,
+        }
+        publish_results(folder, SFT_RESULTS, metrics, curve, samples)
+        publish_model(folder, SFT_MODEL, model, tokenizer, {"stage": "sft", "base": params.model.name_or_path})
+    seconds = time.monotonic() - began
+    log_run("sft", seconds=seconds)
+    print(f"sft | loss {metrics['loss']:.4g} | wrote {SFT_MODEL}/ in {seconds:.0f} s | next: posttrain grpo")
+
+
+def base_model(params: Params, rows: list[dict[str, str]]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that SFT starts from, and its tokenizer; both made here if params say `scratch`."""
+    if params.model.name_or_path == FROM_SCRATCH:
+        texts = [row["problem"] + "\n" + row["completion"] for row in rows]
+        tokenizer = train_tokenizer(texts, params.model.scratch.vocab_size)
+        model = random_model(params.model.scratch, tokenizer)
+    else:
+        tokenizer = load_tokenizer(params.model.name_or_path, params.model)
+        model = load_model(params.model.name_or_path, params.model)
+    align_special_tokens(model, tokenizer)
+    return model, tokenizer
+
+
+def to_dataset(
+    rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, params: Params
+) -> tuple[Dataset, int]:
+    """Conversations of a prompt and a completion, and how many were left out for their length in tokens.
+
+    Raises: InputError if none is short enough.
+    """
+    examples, longest = [], 0
+    for row in rows:
+        prompt = prompt_messages(row["problem"], params.prompts.system)
+        completion = [{"role": "assistant", "content": row["completion"]}]
+        text = str(tokenizer.apply_chat_template(prompt + completion, tokenize=False))
+        length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        longest = max(longest, length)
+        if length <= params.sft.max_length:
+            examples.append({"prompt": prompt, "completion": completion})
+    if not examples:
+        raise InputError(
+            "params.yaml: sft.max_length",
+            got=f"{params.sft.max_length}; all {len(rows)} traces are longer",
+            wanted=f"room for them; the longest has {longest} tokens",
+            do="raise sft.max_length",
+        )
+    return Dataset.from_list(examples), len(rows) - len(examples)
+
+
+def trainer_config(params: Params, output_dir: Path) -> SFTConfig:
+    plan = batch_plan(params.sft.batch_size, params.launch.micro_batch_size)
+    return SFTConfig(
+        **optimisation_kwargs(params.sft, params.seed, params.launch, output_dir),
+        **plan.trainer_kwargs(),
+        max_length=params.sft.max_length,
+        include_num_input_tokens_seen="non_padding",
+    )
+
+
+def sample_rows(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, str]], params: Params
+) -> list[dict[str, object]]:
+    """Greedy completions of a few training problems, which show whether generation stops by itself."""
+    generation = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=params.sft.max_length,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    prompts = [prompt_messages(row["problem"], params.prompts.system) for row in rows]
+    completions = sample(model, tokenizer, prompts, generation)
+    return [
+        {"problem": row["problem"], "completion": completion, "finished": finished}
+        for row, (completion, finished) in zip(rows, completions, strict=True)
+    ]
