@@ -63,10 +63,13 @@ def run_stage(arguments: argparse.Namespace) -> None:
 
 def quiet() -> None:
     """Nothing phones home, and libraries' progress bars stay out of ours."""
+    from pathlib import Path
+
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("DS_ACCELERATOR", "cpu" if not os.path.exists("/dev/nvidiactl") else "cuda")
+    if not Path("/dev/nvidiactl").exists():  # deepspeed, which trl imports, warns about a missing GPU unless told
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MPLBACKEND", "agg")
 

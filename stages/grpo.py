@@ -7,12 +7,20 @@ Run     posttrain grpo
 The advantage of a completion is its reward minus the mean reward of its group: no value network.
 """
 
+import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -70,13 +78,19 @@ class GRPOCurve(Curve):
 
     trainer: GRPOTrainer
 
-    def on_log(self, *args: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if logs is not None and "reward" in logs:
             advantages = list(self.trainer._logs["advantages"])  # of the last generation batch
-            mean = sum(advantages) / len(advantages)
-            logs["advantage/mean"] = mean
-            logs["advantage/std"] = (sum((a - mean) ** 2 for a in advantages) / len(advantages)) ** 0.5
-        super().on_log(*args, logs=logs, **kwargs)
+            logs["advantage/mean"] = round(statistics.fmean(advantages), 6) + 0.0  # 0 by construction, so never -0
+            logs["advantage/std"] = statistics.pstdev(advantages)
+        super().on_log(args, state, control, logs=logs, **kwargs)
 
 
 def run(params: Params) -> None:

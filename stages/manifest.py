@@ -42,8 +42,8 @@ def publish(source: Path, target: Path, facts: dict[str, Any] | None = None) -> 
     old = source.with_name(f"{source.name}.old")
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
-        os.replace(target, old)
-    os.replace(source, target)
+        target.replace(old)
+    source.replace(target)
     shutil.rmtree(old, ignore_errors=True)
 
 

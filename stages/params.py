@@ -271,9 +271,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             str(path), got=" ".join(str(error).split()), wanted="valid YAML", do="mend the line it names"
         ) from None
     if not isinstance(data, dict):
-        raise InputError(
-            str(path), got=type(data).__name__, wanted="a mapping of sections", do="see recipes/tiny.yaml"
-        )
+        raise InputError(str(path), got=type(data).__name__, wanted="a mapping of sections", do="see recipes/tiny.yaml")
     return data
 
 

@@ -5,7 +5,6 @@ Writes  params.yaml, whole or not at all, after the merged file passed the schem
 """
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,9 @@ def apply_recipe(name: str) -> None:
     path = RECIPES / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(known for known, _ in list_recipes())
-        raise InputError(str(path), got="no such file", wanted=f"one of: {known or 'none found'}", do="posttrain recipe")
+        raise InputError(
+            str(path), got="no such file", wanted=f"one of: {known or 'none found'}", do="posttrain recipe"
+        )
     overlay = read_yaml(path)
     yaml = YAML()
     yaml.width = 120
@@ -47,7 +48,7 @@ def apply_recipe(name: str) -> None:
     yaml.dump(params, text)
     scratch = PARAMS.with_suffix(".yaml.tmp")
     scratch.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(scratch, PARAMS)
+    scratch.replace(PARAMS)
 
 
 def _merge(base: Any, overlay: dict[str, Any], where: str) -> None:

@@ -94,9 +94,7 @@ def base_model(params: Params, rows: list[dict[str, str]]) -> tuple[PreTrainedMo
     return model, tokenizer
 
 
-def to_dataset(
-    rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, params: Params
-) -> tuple[Dataset, int]:
+def to_dataset(rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, params: Params) -> tuple[Dataset, int]:
     """Conversations of a prompt and a completion, and how many were left out for their length in tokens.
 
     Raises: InputError if none is short enough.

@@ -24,6 +24,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.utils import logging
 
 from stages.errors import InputError
 from stages.manifest import publish, write_json, write_jsonl
@@ -42,6 +43,7 @@ def start(seed: int, launch: Launch) -> None:
             "params.yaml: launch.device", got="cuda", wanted="a device that torch can see", do="set it to auto or cpu"
         )
     set_seed(seed)
+    logging.disable_progress_bar()
     if launch.threads:
         torch.set_num_threads(launch.threads)
 
@@ -77,7 +79,7 @@ def optimisation_kwargs(params: Optimisation, seed: int, launch: Launch, output_
         "use_cpu": launch.device == "cpu" or not torch.cuda.is_available(),
         "output_dir": str(output_dir),
         "bf16": False,  # the weights' dtype decides; TRL would switch autocast on by itself
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
@@ -137,7 +139,10 @@ def _from_pretrained(kind: Any, name_or_path: str, model: Model, **kwargs: Any) 
     local = path.is_dir()
     if not local and (name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1):
         raise InputError(
-            "params.yaml: model.name_or_path", got=f"{name_or_path}: no such folder", wanted="a model", do="mend the path"
+            "params.yaml: model.name_or_path",
+            got=f"{name_or_path}: no such folder",
+            wanted="a model",
+            do="mend the path",
         )
     if local and not (path / "config.json").is_file():
         raise InputError(

@@ -191,7 +191,9 @@ def show(metrics: dict[str, Any]) -> None:
         interval = f"[{m['pass@1_low']:.3f}, {m['pass@1_high']:.3f}]"
         print(f"evaluate | {name:4} | {' | '.join(extra)} | pass@1 95 % {interval} | format {m['format']:.3f}")
         if m["reward_disagrees"]:
-            print(f"evaluate | {name:4} | training reward and lighteval disagree on {m['reward_disagrees']} completions")
+            print(
+                f"evaluate | {name:4} | training reward and lighteval disagree on {m['reward_disagrees']} completions"
+            )
     gain = metrics["gain"]
     print(
         f"evaluate | {metrics['verdict']}: pass@1 {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}], "

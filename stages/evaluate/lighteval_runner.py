@@ -9,10 +9,8 @@ other weights at the same path (huggingface/lighteval#1364), is greedy whatever 
 max_new_tokens is given (#742), never seeds torch, and scores `<answer>42</answer>` 0. Each is set right below.
 """
 
-import hashlib
 import importlib.metadata
 import json
-import os
 import sys
 import types
 from pathlib import Path
@@ -32,7 +30,7 @@ def main(spec_path: Path, out_path: Path) -> int:
     results["versions"] = {name: importlib.metadata.version(name) for name in packages}
     scratch = out_path.with_suffix(".tmp")
     scratch.write_text(json.dumps(results), encoding="utf-8")
-    os.replace(scratch, out_path)
+    scratch.replace(out_path)
     problems = [f"{name}: {problem}" for name in spec["models"] for problem in results[name]["problems"]]
     for problem in problems:
         print(f"evaluate | {problem}", file=sys.stderr)
@@ -80,18 +78,25 @@ def evaluate(model_path: str, spec: dict[str, Any]) -> dict[str, Any]:
 
     verdicts: dict[tuple[str, str], float] = {}
     table = types.ModuleType("held_out_tasks")
-    table.TASKS_TABLE = [task(spec, verdicts)]  # type: ignore[attr-defined]
+    table.__dict__["TASKS_TABLE"] = [task(spec, verdicts)]
     tracker = EvaluationTracker(output_dir=spec["output_dir"], save_details=False)
     parameters = PipelineParameters(launcher_type=ParallelismManager.ACCELERATE, custom_tasks_directory=table)
     model = transformers_model(model_path, spec)
+    end_token, context = model.tokenizer.eos_token_id, model.max_length  # before lighteval drops the tokenizer
     pipeline = Pipeline(f"{TASK}|0", parameters, tracker, model=model)
     pipeline.model._cache = None  # it is keyed by the model's path, not by its weights
     pipeline.evaluate()
     details = pipeline.get_details()[f"{TASK}|0"]
-    rows = sorted((row(detail, model.tokenizer, verdicts) for detail in details), key=lambda item: item["number"])
+    rows = sorted((row(detail, end_token, verdicts) for detail in details), key=lambda item: item["number"])
+    longest = max(len(detail.model_response.input_tokens) for detail in details)
     aggregated = tracker.metrics_logger.metric_aggregated[f"{TASK}|0"]
     metrics = {name: float(value) for name, value in aggregated.items() if not name.endswith("_stderr")}
-    return {"metrics": metrics, "rows": rows, "problems": problems(rows, metrics, spec)}
+    found = problems(rows, metrics, spec)
+    if longest + spec["max_new_tokens"] > context:  # lighteval would cut the prompt or the completion
+        found.append(
+            f"prompts of {longest} tokens + max_new_tokens {spec['max_new_tokens']} exceed {context} of context"
+        )
+    return {"metrics": metrics, "rows": rows, "problems": found}
 
 
 def transformers_model(model_path: str, spec: dict[str, Any]) -> Any:
@@ -104,7 +109,7 @@ def transformers_model(model_path: str, spec: dict[str, Any]) -> Any:
         def __init__(self, config: Any) -> None: ...
         def _init_registry(self, registry: Any) -> None: ...
 
-    class Seeded(backend.TransformersModel):  # type: ignore[misc]
+    class Seeded(backend.TransformersModel):
         def _padded_greedy_until(self, docs: list[Any]) -> Any:
             torch.manual_seed(spec["seed"])
             # top_k 0: transformers' own default of 50 would cut the distribution that GRPO trained.
@@ -128,6 +133,7 @@ def transformers_model(model_path: str, spec: dict[str, Any]) -> Any:
 
 def task(spec: dict[str, Any], verdicts: dict[tuple[str, str], float]) -> Any:
     """The held-out problems as a lighteval task with strict answer extraction."""
+    import numpy as np
     from lighteval.metrics.metrics_sample import MajAtN, PassAtK
     from lighteval.metrics.utils.metric_utils import SampleLevelMetric
     from lighteval.tasks.lighteval_task import LightevalTaskConfig
@@ -135,14 +141,16 @@ def task(spec: dict[str, Any], verdicts: dict[tuple[str, str], float]) -> Any:
 
     def prompt(line: dict[str, Any], task_name: str | None = None) -> Doc:
         specific = {"id": line["id"], "number": line["number"]}
-        return Doc(task_name=task_name, query=line["problem"], choices=[boxed(line["answer"])], gold_index=0, specific=specific)
+        return Doc(
+            task_name=task_name, query=line["problem"], choices=[boxed(line["answer"])], gold_index=0, specific=specific
+        )
 
     def metric(name: str, function: Any) -> SampleLevelMetric:
         return SampleLevelMetric(
             metric_name=name,
             sample_level_fn=function,
             category=SamplingMethod.GENERATIVE,
-            corpus_level_fn=lambda scores: sum(scores) / len(scores),
+            corpus_level_fn=np.mean,  # for any other function lighteval bootstraps a standard error
             higher_is_better=True,
         )
 
@@ -181,10 +189,10 @@ def comparator(verdicts: dict[tuple[str, str], float]) -> Any:
         pred_extraction_target=extraction,
     )
 
-    def compare(doc: Any, response: Any) -> float:
-        key = (doc.choices[0], response.final_text[0])
+    def compare(doc: Any, model_response: Any) -> float:
+        key = (doc.choices[0], model_response.final_text[0])
         if key not in verdicts:
-            verdicts[key] = match.compute(doc, response) if key[1] else 0.0
+            verdicts[key] = match.compute(doc, model_response) if key[1] else 0.0
         return verdicts[key]
 
     return compare
@@ -204,7 +212,7 @@ def normalise(text: str) -> str:
     return boxed(answer) if answer is not None else ""
 
 
-def row(detail: Any, tokenizer: Any, verdicts: dict[tuple[str, str], float]) -> dict[str, Any]:
+def row(detail: Any, end_token: int, verdicts: dict[tuple[str, str], float]) -> dict[str, Any]:
     """One problem: its completions, lighteval's verdict on each, and whether each ended by itself."""
     texts = list(detail.model_response.text)
     gold = detail.doc.choices[0]
@@ -214,8 +222,7 @@ def row(detail: Any, tokenizer: Any, verdicts: dict[tuple[str, str], float]) -> 
         "completions": texts,
         "correct": [verdicts[gold, normalise(text)] if text else 0.0 for text in texts],
         "finished": [
-            any(int(token) == tokenizer.eos_token_id for token in tokens)
-            for tokens in detail.model_response.output_tokens
+            any(int(token) == end_token for token in tokens) for tokens in detail.model_response.output_tokens
         ],
     }
 
@@ -234,12 +241,6 @@ def problems(rows: list[dict[str, Any]], metrics: dict[str, float], spec: dict[s
     if abs(mean - metrics["pass@1"]) > 1e-6:
         found.append(f"pass@1 is {metrics['pass@1']}, the verdicts say {mean}")
     return found
-
-
-def completions_hash(rows: list[dict[str, Any]]) -> str:
-    """Changes if and only if a completion does."""
-    text = json.dumps([[item["id"], item["completions"]] for item in rows])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 if __name__ == "__main__":

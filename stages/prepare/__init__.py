@@ -13,7 +13,6 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from stages.errors import InputError
 from stages.manifest import publish, scratch, write_jsonl

@@ -140,5 +140,8 @@ def _load_hub(params: Prepare, split: str) -> tuple[str, list[Row]]:
 
 def _no_such_file(path: Path) -> InputError:
     return InputError(
-        str(path), got="no such file or folder", wanted="the data of prepare.dataset", do="check the path in params.yaml"
+        str(path),
+        got="no such file or folder",
+        wanted="the data of prepare.dataset",
+        do="check the path in params.yaml",
     )
