@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a fault of the program, 2 wrong input, 3 the gate did not 
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -54,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
 def run_stage(arguments: argparse.Namespace) -> None:
     """One stage on params.yaml, which is checked as a whole before anything starts."""
     quiet()
+    # Otherwise SIGTERM would end this process where it stands: scratch folders and lighteval's process would stay.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     from stages.params import load_params
     from stages.paths import PARAMS
 

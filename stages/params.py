@@ -5,10 +5,11 @@ Keys that TRL or transformers know keep their spelling and go to the trainer's c
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stages.errors import InputError
 
@@ -17,7 +18,9 @@ Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
 
 class ScratchModel(Section):
@@ -68,18 +71,18 @@ class Prompts(Section):
 
 
 class Teacher(Section):
-    """How often the traces of the built-in equations are wrong. Shares of all traces; the rest is right."""
+    """How often the traces of the built-in equations hold a mistake. Shares of all traces; the rest has none."""
 
-    sign_slip_frac: float = Field(ge=0, le=1)
-    """Moves the constant to the other side without changing its sign."""
+    operation_slip_frac: float = Field(ge=0, le=1)
+    """Undoes the multiplication by subtracting the coefficient instead of dividing by it."""
     quotient_slip_frac: float = Field(ge=0, le=1)
     """Divides right but writes a quotient that is one or two off."""
 
     @model_validator(mode="after")
     def shares(self) -> "Teacher":
-        total = self.sign_slip_frac + self.quotient_slip_frac
+        total = self.operation_slip_frac + self.quotient_slip_frac
         if total > 1:
-            raise ValueError(f"sign_slip_frac + quotient_slip_frac is {total:g}, wanted 1 at most")
+            raise ValueError(f"operation_slip_frac + quotient_slip_frac is {total:g}, wanted 1 at most")
         return self
 
 
@@ -124,6 +127,22 @@ class Prepare(Section):
     drop_pattern: str | None
     """Regular expression; every match is cut out of the solution."""
     equations: Equations
+
+    @field_validator("answer_pattern", "drop_pattern")
+    @classmethod
+    def compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"a regular expression; this one has an error: {error}") from None
+        return pattern
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def has_a_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None and re.compile(pattern).groups == 0:
+            raise ValueError("a regular expression with a group, which is the gold: (...)")
+        return pattern
 
 
 class Optimisation(Section):
@@ -308,8 +327,8 @@ def _describe(error: dict[str, Any], data: dict[str, Any]) -> tuple[str, str, st
     if error["type"] == "missing":
         return where, "no such key", "a value; the schema has no defaults"
     message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return where, "keys that do not fit together", message
+    if error["type"] == "value_error" and isinstance(error["input"], dict):
+        return where, message, "keys that fit together"
     return where, repr(error["input"]), message[0].lower() + message[1:]
 
 

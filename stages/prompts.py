@@ -7,7 +7,6 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 
-PAD_TOKEN = "<|pad|>"
 TURN_OPEN, TURN_CLOSE = "<|im_start|>", "<|im_end|>"
 
 # ChatML. `generation` marks what the assistant says, which transformers uses to mask a loss.

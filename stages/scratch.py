@@ -2,34 +2,26 @@
 
 from collections.abc import Iterable
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from tokenizers import AddedToken
+from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from stages.params import ScratchModel
-from stages.prompts import CHAT_TEMPLATE, PAD_TOKEN, TAGS, TURN_CLOSE, TURN_OPEN
+from stages.prompts import CHAT_TEMPLATE, TAGS, TURN_CLOSE, TURN_OPEN
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which every digit, sign and line end is a token of its own.
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
+    """Qwen2's byte-level BPE, in which every digit is a token of its own, with merges learnt from `texts`.
+
+    Of Qwen2's own class, because that is what AutoTokenizer makes of a Qwen2 checkpoint whatever was saved.
 
     The tags are added tokens but not *special* ones: TRL decodes completions without special tokens, so special tags
     would vanish before any reward saw them.
     """
-    split = pre_tokenizers.Split(Regex(r"\d|[^\s\w]|\n"), "isolated")
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
+    tokenizer = Qwen2Tokenizer().train_new_from_iterator(
+        texts, vocab_size - len(TAGS), new_special_tokens=[TURN_OPEN, TURN_CLOSE], show_progress=False
     )
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(TAGS),
-        special_tokens=[PAD_TOKEN, TURN_OPEN, TURN_CLOSE],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(texts, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD_TOKEN, eos_token=TURN_CLOSE)
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    tokenizer.eos_token = TURN_CLOSE
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -115,18 +116,19 @@ def run_lighteval(spec: dict[str, Any], folder: Path, timeout_s: int) -> dict[st
         )
         try:
             code = process.wait(timeout_s)
+            what = f"exited with {code}"
         except subprocess.TimeoutExpired:
-            raise PosttrainError(f"lighteval took longer than launch.evaluate_timeout_s={timeout_s}") from None
+            code, what = -1, f"took longer than launch.evaluate_timeout_s={timeout_s}"
         finally:
-            if process.poll() is None:
+            with suppress(ProcessLookupError):  # also when it ended by itself: its children may not have
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
     if code != 0:
         kept = paths.RUN_LOG / "lighteval.log"
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(log_path, kept)
         tail = "\n".join(log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-        raise PosttrainError(f"lighteval exited with {code}; its log is {kept}; it ends:\n{tail}")
+        raise PosttrainError(f"lighteval {what}; its log is {kept}; it ends:\n{tail}")
     outcome: dict[str, Any] = json.loads(out_path.read_text(encoding="utf-8"))
     return outcome
 
@@ -156,7 +158,7 @@ def summary(samples: list[dict[str, Any]], outcome: dict[str, Any], params: Para
         "verdict": verdict(gain),
         "gate": {
             "min_gain": minimum,
-            "passed": minimum is None or (gain.mean >= minimum and verdict(gain) == "improved"),
+            "passed": minimum is None or (gain.mean >= minimum - 1e-9 and verdict(gain) == "improved"),
         },
         "problems": len(samples),
         "samples_per_problem": params.evaluate.num_samples,

@@ -47,9 +47,10 @@ def run(params: Params) -> None:
     """Prepare and publish data/prepared."""
     dropped: Counter[str] = Counter()
     train, test = built_in(params) if params.prepare.dataset == BUILT_IN else from_source(params.prepare, dropped)
-    test = cap(deduplicate(gradable(test, dropped), dropped), params.prepare.max_test, dropped)
+    test = deduplicate(gradable(test, dropped), dropped)
     train = deduplicate(gradable(train, dropped), dropped)
     train = cap(decontaminate(train, test, dropped), params.prepare.max_train, dropped)
+    test = cap(test, params.prepare.max_test, dropped)
     require_rows(train, test, params.prepare, dropped)
     traces = [(problem, completion) for problem in train for completion in problem.completions]
     rows = {
@@ -109,7 +110,7 @@ def normalise(rows: list[Row], params: Prepare, dropped: Counter[str]) -> list[P
         answer, solution = row[columns.answer], row[columns.solution]
         if pattern is not None:
             match = pattern.search(answer)
-            if match is None:
+            if match is None or match[1] is None:
                 dropped["without a match of prepare.answer_pattern"] += 1
                 continue
             answer, solution = match[1], pattern.sub("", solution)

@@ -50,21 +50,17 @@ def equations(params: Equations) -> list[Equation]:
 def teacher_trace(equation: Equation, teacher: Teacher, rng: random.Random) -> str:
     """One completion of the flawed teacher; its mistakes are drawn from `rng`."""
     draw = rng.random()
-    if draw < teacher.sign_slip_frac:
-        return _trace(equation, equation.constant, 0)
-    slip = rng.choice((-2, -1, 1, 2)) if draw < teacher.sign_slip_frac + teacher.quotient_slip_frac else 0
-    return _trace(equation, -equation.constant, slip)
-
-
-def _trace(equation: Equation, moved: int, slip: int) -> str:
-    """A completion that adds `moved` to the right side, divides, and is `slip` off; it claims that it verified."""
     coefficient, right = equation.coefficient, equation.right
-    verb, sign = ("Adding", "+") if moved > 0 else ("Subtracting", "-")
-    term = right + moved
-    solution = term // coefficient + slip
-    thoughts = (
-        f"{verb} {abs(moved)}: {coefficient}x = {right} {sign} {abs(moved)} = {term}\n"
-        f"Dividing by {coefficient}: x = {term} / {coefficient} = {solution}\n"
-        f"Verification: {equation.left.replace('x', f'({solution})')} = {right}"
-    )
-    return completion_text(thoughts, f"x = {solution}")
+    term = coefficient * equation.solution
+    verb, sign = ("Adding", "+") if equation.constant < 0 else ("Subtracting", "-")
+    first = f"{verb} {abs(equation.constant)}: {coefficient}x = {right} {sign} {abs(equation.constant)} = {term}"
+    if draw < teacher.operation_slip_frac:
+        solution = term - coefficient
+        second = f"Subtracting {coefficient}: x = {term} - {coefficient} = {solution}"
+    else:
+        slips = draw < teacher.operation_slip_frac + teacher.quotient_slip_frac
+        solution = equation.solution + (rng.choice((-2, -1, 1, 2)) if slips else 0)
+        second = f"Dividing by {coefficient}: x = {term} / {coefficient} = {solution}"
+    # The teacher claims to have verified, whatever came out.
+    check = f"Verification: {equation.left.replace('x', f'({solution})')} = {right}"
+    return completion_text(f"{first}\n{second}\n{check}", f"x = {solution}")

@@ -88,6 +88,13 @@ def _check_columns(row: Row, columns: tuple[str, ...], where: str) -> None:
                 wanted="non-empty text",
                 do="mend or remove the row",
             )
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise InputError(
+                where,
+                got=f"`{column}` holds half of a surrogate pair, which no UTF-8 file can",
+                wanted="text",
+                do="mend or remove the row",
+            )
 
 
 def _load_saved(path: Path, split: str) -> tuple[str, list[Row]]:

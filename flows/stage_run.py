@@ -1,0 +1,221 @@
+"""One stage of dvc.yaml as one child process: its lines, its outcome, and no process left when it is over.
+
+Reads   dvc.yaml; what `dvc repro --single-item STAGE` prints
+Writes  nothing of its own: the stage writes its outputs, DVC writes dvc.lock
+Run     run_stage("sft", Path.cwd(), print)
+
+DVC as a child, not as a library: in this process its stages would print past `on_line` and outlive an interrupt.
+"""
+
+import math
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ruamel.yaml import YAML
+
+from stages.errors import InputError, PosttrainError
+
+Outcome = Literal["ran", "unchanged", "restored"]
+
+# How DVC's lines begin. Its exit code is 0 for all three, and 255 whatever the stage's command exited with.
+DVC_SAYS: dict[str, Outcome] = {
+    "Running stage '{}':": "ran",
+    "Stage '{}' didn't change, skipping": "unchanged",
+    "Stage '{}' is cached - skipping run": "restored",
+}
+COMMAND_FAILED = re.compile(r"failed to run: .*, exited with (-?\d+)$")
+
+# A carriage return at the very end may be half of a Windows line end: it waits for the next byte.
+LINE_END = re.compile(rb"(\r\n|\n|\r(?=[\s\S]))")
+REDRAW_EVERY_S = 15.0
+TAIL_LINES = 15
+
+COOKIE = "POSTTRAIN_STAGE_RUN"
+POLL_S = 0.1
+GRACE_S = 20.0  # from SIGTERM to SIGKILL: time for a launcher to stop its workers
+CLEAN_UP_S = 5.0  # for dvc to clear its rwlock when its command has been killed
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What DVC did about a stage: ran it, found it unchanged, or restored its outputs from an equal earlier run."""
+
+    stage: str
+    outcome: Outcome
+    seconds: float
+
+
+class StageFailed(PosttrainError):
+    """DVC did not bring the stage up to date.
+
+    `code` is what the stage's own command exited with, None if the command is not to blame; `tail` is the last lines.
+    """
+
+    def __init__(self, stage: str, code: int | None, tail: list[str]) -> None:
+        super().__init__(stage, code, tail)  # the arguments as they came: Prefect may pickle the exception
+        self.stage, self.code, self.tail = stage, code, tail
+
+    def __str__(self) -> str:
+        cause = "dvc could not run it" if self.code is None else f"its command exited with {self.code}"
+        return "\n  ".join([f"stage {self.stage} failed: {cause}; the output ends:", *self.tail])
+
+
+def stage_names(root: Path) -> list[str]:
+    """The stages of dvc.yaml in the order of the file, which is an order they can run in."""
+    path = root / "dvc.yaml"
+    if not path.is_file():
+        raise InputError(
+            str(path), got="no such file", wanted="the graph of the pipeline", do="run in the project's root folder"
+        )
+    return list(YAML(typ="safe", pure=True).load(path)["stages"])
+
+
+def run_stage(stage: str, root: Path, on_line: Callable[[str], None]) -> StageRun:
+    """Bring one stage up to date, handing each line of output to `on_line` as it comes.
+
+    Whatever interrupts it (Ctrl-C, Prefect's cancellation, an error in `on_line`), no process of the stage survives.
+
+    Raises: StageFailed
+    """
+    began = time.monotonic()
+    said: list[Outcome] = []
+    code: int | None = None
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    with dvc_repro(stage, root) as process:
+        for line in lines(output(process)):
+            said += [outcome for start, outcome in DVC_SAYS.items() if line.startswith(start.format(stage))]
+            if failure := COMMAND_FAILED.search(line):
+                code = int(failure[1])
+            tail.append(line)
+            on_line(line)
+        if process.wait() != 0:
+            raise StageFailed(stage, code, list(tail))
+    return StageRun(stage, said[0] if said else "ran", time.monotonic() - began)
+
+
+@contextmanager
+def dvc_repro(stage: str, root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`dvc repro` of one stage in a session of its own, over with all its descendants when the context is."""
+    cookie = uuid.uuid4().hex
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    with subprocess.Popen(
+        command,
+        cwd=root,
+        env=environment(cookie),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            stop(process, cookie)
+
+
+def environment(cookie: str) -> dict[str, str]:
+    """Ours, with the commands of this Python first in PATH, unbuffered, and a mark that every descendant inherits."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    # SPT_NOENV: setproctitle, which vLLM's and Ray's workers use, else overwrites the environment that the mark is in.
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "SPT_NOENV": "1", COOKIE: cookie}
+
+
+def output(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """What the process writes, until it has ended. A worker that it left behind may hold the pipe open for ever."""
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    while True:
+        ended = process.poll() is not None
+        if poll.poll(0 if ended else POLL_S * 1000):
+            if not (chunk := os.read(pipe, 65536)):
+                return
+            yield chunk
+        elif ended:
+            return
+
+
+def lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Lines that are not blank; of a progress bar that redraws itself, one each REDRAW_EVERY_S and its last state."""
+    rest, redrawn = b"", -math.inf
+    for chunk in chunks:
+        *ended, rest = LINE_END.split(rest + chunk)
+        for text, end in zip(ended[::2], ended[1::2], strict=True):
+            if not text.strip():
+                continue
+            if end == b"\r":
+                if time.monotonic() - redrawn < REDRAW_EVERY_S:
+                    continue
+                redrawn = time.monotonic()
+            yield text.decode("utf-8", "replace").rstrip()
+    if rest.strip():
+        yield rest.decode("utf-8", "replace").rstrip()
+
+
+def stop(process: subprocess.Popen[bytes], cookie: str) -> None:
+    """End every process of the run; a second interrupt cuts the grace short.
+
+    dvc is not sent SIGTERM, which would kill it with its rwlock held: when its command has ended, it clears the lock
+    and exits. It ignores SIGINT while a command runs, and at any other time SIGINT makes it do the same.
+    """
+    try:
+        process.send_signal(signal.SIGINT)
+        signal_others(process, cookie, signal.SIGTERM, GRACE_S)
+        signal_others(process, cookie, signal.SIGKILL, CLEAN_UP_S)
+    finally:
+        process.kill()
+        signal_others(process, cookie, signal.SIGKILL, CLEAN_UP_S)
+
+
+def signal_others(process: subprocess.Popen[bytes], cookie: str, number: signal.Signals, patience_s: float) -> None:
+    """Send the signal once to each process of the run but dvc, and return when all have ended or patience has."""
+    told: set[int] = set()
+    deadline = time.monotonic() + patience_s
+    while (found := others(process, cookie)) or process.poll() is None:
+        for pid in found - told:
+            send(pid, number)
+        told |= found
+        if time.monotonic() > deadline:
+            return
+        time.sleep(POLL_S)
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def others(process: subprocess.Popen[bytes], cookie: str) -> set[int]:
+    """The living processes of the run except dvc itself."""
+    found = marked(cookie) if Path("/proc/self/environ").exists() else group(process.pid)
+    return found - {process.pid}
+
+
+def marked(cookie: str) -> set[int]:
+    """Every process that inherited the mark. A worker in a session of its own still has its parent's environment."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended, or belongs to somebody else
+            if cookie.encode() in path.read_bytes():
+                found.add(int(path.parent.name))
+    return found
+
+
+def group(leader: int) -> set[int]:
+    """The process group, for systems without /proc. A worker in a session of its own is not in it."""
+    table = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [row.split() for row in table.splitlines()]
+    return {int(pid) for pid, group_id, state in rows if int(group_id) == leader and not state.startswith("Z")}

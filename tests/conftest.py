@@ -1,0 +1,50 @@
+"""What all tests share: no network, and a working directory that holds params.yaml and nothing else."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.params import Params, check_params, read_yaml
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
+
+ROOT = Path(__file__).parents[1]
+ParamsWith = Callable[[dict[str, Any]], Params]
+
+
+@pytest.fixture
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory: an empty folder with a copy of params.yaml. The environment is put back afterwards."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    environment = dict(os.environ)
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.fixture
+def params_with() -> ParamsWith:
+    """The shipped params with some keys changed: `params_with({"prepare.dataset": "rows.jsonl"})`."""
+
+    def build(changes: dict[str, Any]) -> Params:
+        data = read_yaml(ROOT / "params.yaml")
+        for dotted, value in changes.items():
+            *sections, key = dotted.split(".")
+            section = data
+            for name in sections:
+                section = section[name]
+            section[key] = value
+        return check_params(data, Path("params.yaml"))
+
+    return build

@@ -1,0 +1,130 @@
+"""The flow on a real Prefect server and a real DVC project."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.pipeline import chosen, main, pipeline
+from flows.stage_run import StageFailed
+from stages.errors import InputError
+
+REPOSITORY = Path(__file__).parents[2]
+METRICS = '{"verdict": "improved", "sft": {"pass@1": 0.25}, "grpo": {"pass@1": 0.5}}'
+STAGES: dict[str, Any] = {
+    "prepare": {"cmd": "cp in.txt one.txt", "deps": ["in.txt"], "outs": ["one.txt"]},
+    "evaluate": {
+        "cmd": f"mkdir -p results/evaluate && echo '{METRICS}' > results/evaluate/metrics.json",
+        "deps": ["one.txt"],
+        "metrics": [{"results/evaluate/metrics.json": {"cache": False}}],
+    },
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+def task_states() -> list[tuple[str, str]]:
+    """Name and state of the tasks of the newest flow run, in the order in which they began."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs()
+    newest = max(runs, key=lambda run: run.start_time).flow_run_id
+    mine = sorted((run for run in runs if run.flow_run_id == newest), key=lambda run: run.start_time)
+    return [(run.name, run.state_name) for run in mine]
+
+
+def artifact() -> str:
+    """Not by `Artifact.get`, which leaves a socket open."""
+    with get_client(sync_client=True) as client:
+        return str(client.read_latest_artifacts()[0].data)
+
+
+def test_runs_what_changed_and_says_what_it_did(dvc_project, monkeypatch, capsys):
+    root = dvc_project(STAGES)
+    monkeypatch.chdir(root)
+    assert main([]) == 0
+    assert task_states() == [("prepare", "Completed"), ("evaluate", "Completed")]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "pipeline | prepare ran, evaluate ran | next: posttrain gate"
+
+    (root / "in.txt").write_text("2\n")
+    assert [run.outcome for run in pipeline(["prepare"])] == ["ran"]
+    (root / "in.txt").write_text("1\n")
+    assert [run.outcome for run in pipeline()] == ["restored", "unchanged"]
+    assert task_states() == [("prepare", "Cached"), ("evaluate", "Skipped")]
+
+    table = artifact()
+    assert "| prepare | restored |" in table
+    assert "**improved**: pass@1 0.250 after SFT, 0.500 after GRPO" in table
+
+
+def test_a_failed_stage_fails_the_flow_and_later_stages_do_not_run(dvc_project, monkeypatch):
+    later = {"cmd": "cp one.txt two.txt", "deps": ["one.txt"], "outs": ["two.txt"]}
+    root = dvc_project({**STAGES, "evaluate": {"cmd": "exit 2", "deps": ["one.txt"]}, "report": later})
+    monkeypatch.chdir(root)
+    with pytest.raises(StageFailed) as caught:
+        pipeline()
+    assert (caught.value.stage, caught.value.code) == ("evaluate", 2)
+    assert task_states() == [("prepare", "Completed"), ("evaluate", "Failed")]
+    assert not (root / "two.txt").exists()
+
+
+def test_the_command_exits_with_1_and_says_why(dvc_project, monkeypatch, capsys):
+    monkeypatch.chdir(dvc_project({"prepare": {"cmd": "exit 2"}}))
+    assert main([]) == 1
+    assert "pipeline | stage prepare failed: its command exited with 2" in capsys.readouterr().err
+
+
+def test_an_unknown_stage_is_an_error_that_names_the_known_ones(dvc_project, monkeypatch):
+    monkeypatch.chdir(dvc_project(STAGES))
+    with pytest.raises(InputError, match="some of prepare, evaluate"):
+        pipeline(["prepare", "evalute"])
+
+
+def test_chosen_stages_keep_the_order_of_the_graph():
+    known = ["prepare", "sft", "grpo"]
+    assert chosen(None, known) == known
+    assert chosen(["grpo", "prepare"], known) == ["prepare", "grpo"]
+    with pytest.raises(InputError, match="no stage"):
+        chosen([], known)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes through /proc")
+def test_a_terminated_flow_leaves_no_process(dvc_project, worker, running):
+    root = dvc_project({"train": {"cmd": f"{sys.executable} stage.py", "outs": ["out.txt"]}})
+    (root / "stage.py").write_text(worker)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.pipeline"],
+        cwd=root,
+        env={**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value(), "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    started: list[str] = []
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not started and re.search(r"worker \d+", line):
+                started = running(root)
+                process.send_signal(signal.SIGTERM)
+    assert len(started) >= 4  # the flow, dvc, the stage, its worker
+    assert running(root) == []
+    assert process.returncode != 0
+
+
+def test_imports_nothing_heavy(modules_after):
+    heavy = {"torch", "transformers", "trl", "datasets", "dvc", "stages.params", "stages.evaluate", "stages.rewards"}
+    assert modules_after("flows.pipeline").isdisjoint(heavy)

@@ -1,0 +1,463 @@
+"""Statistics, the comparison of two models, the gate, and the process that runs lighteval."""
+
+import fcntl
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import evaluate
+from stages.errors import GateError, InputError, PosttrainError
+from stages.evaluate import check_gate, join, lighteval_python, model_metrics, run_lighteval, spec, summary
+from stages.evaluate.statistics import Interval, bootstrap_interval, sign_flip_p_value, verdict
+from stages.manifest import publish, write_jsonl
+from stages.params import Params
+from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, RUN_LOG, SCRATCH, SFT_MODEL
+
+ParamsWith = Callable[[dict[str, Any]], Params]
+
+RIGHT = "<think>a</think><answer>5</answer>"
+WRONG = "<think>a</think><answer>6</answer>"
+BARE = "5"
+
+PROBLEMS = [
+    {"id": "a", "problem": "Solve: 2x + 1 = 11", "answer": "x = 5"},
+    {"id": "b", "problem": "Solve: 3x - 5 = 10", "answer": "x = 5"},
+]
+
+
+def answers(*rows: tuple[list[str], list[float]], **metrics: float) -> dict[str, Any]:
+    """lighteval's answer for one model: completions and verdicts of each problem."""
+    return {
+        "metrics": metrics,
+        "rows": [
+            {"id": "?", "number": number, "completions": texts, "correct": correct, "finished": [True, False]}
+            for number, (texts, correct) in enumerate(rows)
+        ],
+    }
+
+
+# Two problems, two completions each. SFT solves one of four, GRPO three of four.
+OUTCOME = {
+    "sft": answers(([RIGHT, WRONG], [1.0, 0.0]), ([BARE, WRONG], [0.0, 0.0]), **{"pass@1": 0.25, "pass@2": 0.5}),
+    "grpo": answers(([RIGHT, RIGHT], [1.0, 1.0]), ([RIGHT, BARE], [1.0, 0.0]), **{"pass@1": 0.75, "pass@2": 1.0}),
+    "versions": {"lighteval": "0.13.0"},
+}
+
+
+# Statistics
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.25, 1.0, -0.5])
+def test_the_interval_of_constants_is_the_constant(constant: float) -> None:
+    assert bootstrap_interval([constant] * 7, 0) == Interval(constant, constant, constant)
+
+
+def test_the_interval_of_one_problem_is_a_point() -> None:
+    assert bootstrap_interval([0.75], 0) == Interval(0.75, 0.75, 0.75)
+
+
+def test_the_mean_is_exact_and_the_interval_is_the_normal_one_for_many_problems() -> None:
+    # 25 ones and 75 zeros: mean 0.25, standard error sqrt(0.25 x 0.75 / 100) = 0.0433, times 1.96 = 0.085.
+    interval = bootstrap_interval([1.0] * 25 + [0.0] * 75, 0)
+    assert interval.mean == 0.25
+    assert interval.low == pytest.approx(0.165, abs=0.015)
+    assert interval.high == pytest.approx(0.335, abs=0.015)
+
+
+def test_the_interval_of_two_problems_by_hand() -> None:
+    # Resamples of (0, 1) have the means 0, 1/2, 1 with shares 1/4, 1/2, 1/4: 2.5 % and 97.5 % fall on 0 and 1.
+    assert bootstrap_interval([0.0, 1.0], 0) == Interval(0.5, 0.0, 1.0)
+
+
+def test_the_interval_shrinks_with_the_number_of_problems() -> None:
+    few, many = bootstrap_interval([0.0, 1.0] * 10, 0), bootstrap_interval([0.0, 1.0] * 160, 0)
+    # 16 times the problems, a quarter of the width.
+    assert (few.high - few.low) / (many.high - many.low) == pytest.approx(4, rel=0.15)
+    assert few.low < many.low < 0.5 < many.high < few.high
+
+
+def test_intervals_depend_on_the_seed_and_on_nothing_else() -> None:
+    values = [0.1, 0.9, 0.4, 0.35, 0.8, 0.05, 0.6]
+    assert bootstrap_interval(values, 3) == bootstrap_interval(values, 3)
+    assert bootstrap_interval(values, 3).mean == bootstrap_interval(values, 4).mean
+    widths = {bootstrap_interval([value * 0.37 for value in range(50)], seed) for seed in range(3)}
+    assert len(widths) == 3
+
+
+@pytest.mark.parametrize(
+    ("differences", "p_value"),
+    [
+        # Of all signs, the share whose mean is at least as far from 0.
+        ([0.0, 0.0, 0.0], 1.0),
+        ([1.0, -1.0], 1.0),  # mean 0: everything is as far
+        ([0.5], 1.0),  # one problem can never say more
+        ([0.5, 0.5], 0.5),  # ++ and -- of 4
+        ([1.0, 1.0, 1.0], 0.25),  # 2 of 8
+        ([3.0, 1.0], 0.5),  # sums 4, 2, -2, -4: 2 of 4
+        ([1.0, 1.0, 1.0, -1.0], 0.625),  # sum 2; of 16: +-4 twice, +-2 eight times
+        ([1.0, 1.0, 1.0, 0.0, 0.0], 0.25),  # zeros change nothing
+    ],
+)
+def test_the_p_value_by_hand(differences: list[float], p_value: float) -> None:
+    # 10,000 draws: four standard deviations are 4 x sqrt(0.25 / 10000) = 0.02.
+    found = sign_flip_p_value(differences, 0)
+    assert found == pytest.approx(p_value, abs=0.02 if p_value < 1 else 0)
+    assert sign_flip_p_value([-value for value in differences], 0) == found
+    assert sign_flip_p_value(differences, 0) == found
+
+
+def test_the_p_value_is_never_zero() -> None:
+    # 2 of 2**20 = 1.9e-6 is beyond 10,000 draws, which can say 1 / 10,001 at best: 0 or 1 draw hits.
+    assert 1 / 10_001 <= sign_flip_p_value([1.0] * 20, 0) <= 2 / 10_001
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "claim"),
+    [
+        (0.1, 0.3, "improved"),
+        (1e-9, 0.3, "improved"),
+        (0.0, 0.3, "indistinguishable"),
+        (-0.1, 0.3, "indistinguishable"),
+        (-0.3, 0.0, "indistinguishable"),
+        (0.0, 0.0, "indistinguishable"),
+        (-0.3, -1e-9, "regressed"),
+        (-0.3, -0.1, "regressed"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval(low: float, high: float, claim: str) -> None:
+    assert verdict(Interval((low + high) / 2, low, high)) == claim
+
+
+# The comparison
+
+
+def test_join_puts_both_models_next_to_each_problem() -> None:
+    rows = join(PROBLEMS, OUTCOME)
+    assert [{key: row[key] for key in ("id", "problem", "answer")} for row in rows] == PROBLEMS
+    assert rows[0]["sft"] == {
+        "completions": [RIGHT, WRONG],
+        "correct": [1.0, 0.0],
+        "finished": [True, False],
+        "rewards": [
+            {"accuracy": 1.0, "format": 1.0, "tag_count": 1.0},
+            {"accuracy": 0.0, "format": 1.0, "tag_count": 1.0},
+        ],
+    }
+    assert rows[1]["grpo"]["rewards"] == [
+        {"accuracy": 1.0, "format": 1.0, "tag_count": 1.0},
+        {"accuracy": 0.0, "format": 0.0, "tag_count": 0.0},  # nothing declared
+    ]
+
+
+def test_the_metrics_of_a_model_by_hand() -> None:
+    metrics = model_metrics(join(PROBLEMS, OUTCOME), "sft", OUTCOME["sft"]["metrics"])
+    assert metrics == {
+        "pass@1": 0.25,
+        "pass@2": 0.5,
+        "pass@1_low": 0.0,  # the problems' means are 0.5 and 0, so their resamples' are 0, 0.25 and 0.5
+        "pass@1_high": 0.5,
+        "format": 0.75,  # all but BARE
+        "finished": 0.5,  # each problem's first of two
+        "reward_disagrees": 0,
+    }
+
+
+def test_disagreements_of_reward_and_lighteval_are_counted() -> None:
+    # lighteval takes one WRONG for right and, in the other problem, one RIGHT for wrong.
+    outcome = {
+        **OUTCOME,
+        "sft": answers(([RIGHT, WRONG], [1.0, 1.0]), ([BARE, RIGHT], [0.0, 0.0]), **{"pass@1": 0.5}),
+    }
+    assert model_metrics(join(PROBLEMS, outcome), "sft", {"pass@1": 0.5})["reward_disagrees"] == 2
+
+
+def test_the_summary_by_hand(params_with: ParamsWith) -> None:
+    params = params_with({"evaluate.num_samples": 2, "evaluate.gate.min_gain": 0.2})
+    metrics = summary(join(PROBLEMS, OUTCOME), OUTCOME, params)
+    assert (metrics["sft"]["pass@1"], metrics["grpo"]["pass@1"]) == (0.25, 0.75)
+    # First problem 2/2 - 1/2, second 1/2 - 0/2: both gain 0.5, so the interval is a point, and ++ or -- is half of
+    # all signs.
+    gain = metrics["gain"]
+    assert (gain["mean"], gain["low"], gain["high"]) == (0.5, 0.5, 0.5)
+    assert gain["p_value"] == pytest.approx(0.5, abs=0.02)
+    assert metrics["verdict"] == "improved"
+    assert metrics["gate"] == {"min_gain": 0.2, "passed": True}
+    assert (metrics["problems"], metrics["samples_per_problem"]) == (2, 2)
+
+
+def outcome_of(correct: dict[str, list[list[float]]]) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Problems and lighteval's answer for given verdicts; the completions do not matter."""
+    problems = [{"id": str(number), "problem": "?", "answer": "5"} for number in range(len(correct["sft"]))]
+    outcome: dict[str, Any] = {}
+    for name, verdicts in correct.items():
+        rows = [{"completions": [RIGHT] * len(v), "correct": v, "finished": [True] * len(v)} for v in verdicts]
+        outcome[name] = {"rows": rows, "metrics": {"pass@1": 0.0}}
+    return problems, outcome
+
+
+@pytest.mark.parametrize(
+    ("sft", "grpo", "min_gain", "claim", "passed"),
+    [
+        # Each problem gains 1/4.
+        ([[0, 0, 0, 1]] * 8, [[0, 0, 1, 1]] * 8, 0.2, "improved", True),
+        ([[0, 0, 0, 1]] * 8, [[0, 0, 1, 1]] * 8, 0.25, "improved", True),  # exactly what was asked for
+        ([[0, 0, 0, 1]] * 8, [[0, 0, 1, 1]] * 8, 0.3, "improved", False),
+        # 1 and -1/2: a mean of 1/4, from -1/2 to 1.
+        ([[0, 0], [0, 1]], [[1, 1], [0, 0]], 0.2, "indistinguishable", False),
+        ([[1, 1]] * 8, [[0, 1]] * 8, 0.2, "regressed", False),
+        ([[1, 1]] * 8, [[0, 1]] * 8, -1.0, "regressed", False),
+        ([[0, 1]] * 8, [[0, 1]] * 8, 0.0, "indistinguishable", False),  # a gate asks for more than no change
+        ([[1, 1]] * 8, [[0, 1]] * 8, None, "regressed", True),  # off
+        # 7/10 - 5/10 is 0.19999999999999996 in floating point and 0.2 for the person who asked for 0.2.
+        ([[1] * 5 + [0] * 5] * 8, [[1] * 7 + [0] * 3] * 8, 0.2, "improved", True),
+    ],
+)
+def test_the_gate(
+    params_with: ParamsWith,
+    sft: list[list[float]],
+    grpo: list[list[float]],
+    min_gain: float | None,
+    claim: str,
+    passed: bool,
+) -> None:
+    problems, outcome = outcome_of({"sft": sft, "grpo": grpo})
+    metrics = summary(join(problems, outcome), outcome, params_with({"evaluate.gate.min_gain": min_gain}))
+    assert metrics["verdict"] == claim
+    assert metrics["gate"] == {"min_gain": min_gain, "passed": passed}
+
+
+def written_metrics(min_gain: float | None, passed: bool) -> None:
+    EVALUATE_RESULTS.mkdir(parents=True)
+    metrics = {
+        "gain": {"mean": 0.31, "low": 0.27, "high": 0.36, "p_value": 0.0001},
+        "verdict": "improved",
+        "gate": {"min_gain": min_gain, "passed": passed},
+    }
+    (EVALUATE_RESULTS / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+
+
+def test_a_gate_that_holds_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written_metrics(0.2, True)
+    check_gate()
+    printed = capsys.readouterr().out
+    for text in ("held", "improved", "+0.310", "[+0.270, +0.360]", "+0.2 "):
+        assert text in printed
+
+
+def test_a_gate_that_does_not_hold_is_an_error_of_its_own(project: Path) -> None:
+    written_metrics(0.5, False)
+    with pytest.raises(GateError, match="min_gain") as caught:
+        check_gate()
+    assert caught.value.exit_code == 3
+    for text in ("+0.310", "[+0.270, +0.360]", "+0.5", "results/report.html"):
+        assert text in str(caught.value)
+
+
+def test_a_gate_that_is_off_says_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written_metrics(None, True)
+    check_gate()
+    assert "gate | off" in capsys.readouterr().out
+
+
+def test_a_gate_without_evaluation_is_wrong_input(project: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        check_gate()
+    assert caught.value.where == "results/evaluate/metrics.json"
+    assert "posttrain evaluate" in caught.value.wanted
+    assert caught.value.exit_code == 2
+
+
+# The process. The interpreters are real programs, which do what lighteval's Python might.
+
+
+def interpreter(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """LIGHTEVAL_PYTHON becomes an executable that runs `code`; its arguments are RUNNER SPEC OUT."""
+    Path("fake.py").write_text(code, encoding="utf-8")
+    program = Path("fake").absolute()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{Path("fake.py").absolute()}" "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("LIGHTEVAL_PYTHON", str(program))
+
+
+def test_no_environment_names_the_command_that_makes_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIGHTEVAL_PYTHON", raising=False)
+    with pytest.raises(InputError, match="make setup") as caught:
+        lighteval_python()
+    assert caught.value.where == ".venv-lighteval/bin/python"
+    monkeypatch.setenv("LIGHTEVAL_PYTHON", "/nowhere/python")
+    with pytest.raises(InputError, match="make setup") as caught:
+        run_lighteval({}, project, 5)
+    assert caught.value.where == "/nowhere/python"
+
+
+def test_the_spec_tells_the_runner_everything(project: Path, params_with: ParamsWith) -> None:
+    changes = {
+        "seed": 11,
+        "model.dtype": "bfloat16",
+        "prompts.system": "Think.",
+        "evaluate.num_samples": 3,
+        "evaluate.temperature": 0.7,
+        "evaluate.top_p": 0.9,
+        "evaluate.max_new_tokens": 77,
+        "evaluate.batch_size": 5,
+        "launch.threads": 4,
+    }
+    told = spec(params_with(changes), PROBLEMS, project)
+    assert told == {
+        "models": {"sft": "models/sft", "grpo": "models/grpo"},
+        "data_dir": str((project / "data").resolve()),
+        "output_dir": str((project / "lighteval").resolve()),
+        "rows": 2,
+        "system": "Think.",
+        "dtype": "bfloat16",
+        "seed": 11,
+        "threads": 4,
+        "num_samples": 3,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "max_new_tokens": 77,
+        "batch_size": 5,
+    }
+    assert [path.name for path in (project / "data").iterdir()] == ["test.jsonl"]
+    lines = (project / "data/test.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [{**PROBLEMS[0], "number": 0}, {**PROBLEMS[1], "number": 1}]
+
+
+def test_the_runner_gets_the_spec_and_a_clean_environment(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interpreter(
+        monkeypatch,
+        "import json, os, sys\n"
+        "runner, spec, out = sys.argv[1:]\n"
+        "answer = {'runner': runner, 'spec': json.load(open(spec)), 'environment': dict(os.environ)}\n"
+        "json.dump(answer, open(out, 'w'))\n",
+    )
+    leaks = ("PYTHONPATH", "VIRTUAL_ENV", "LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    for name in leaks:
+        monkeypatch.setenv(name, "/leak")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    answer = run_lighteval({"rows": 2}, project, 60)
+    assert Path(answer["runner"]).name == "lighteval_runner.py"
+    assert Path(answer["runner"]).is_file()
+    assert answer["spec"] == {"rows": 2}
+    assert [name for name in leaks if name in answer["environment"]] == []
+    assert answer["environment"]["CUDA_VISIBLE_DEVICES"] == "3"
+    assert answer["environment"]["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_runner_that_fails_shows_the_end_of_its_output(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interpreter(monkeypatch, "import sys\nfor n in range(100): print(f'line {n}.')\nsys.exit('no such model')\n")
+    with pytest.raises(PosttrainError) as caught:
+        run_lighteval({}, project, 60)
+    said = str(caught.value)
+    assert "exited with 1" in said
+    assert "line 99." in said
+    assert said.rstrip().endswith("no such model")
+    assert "line 0." not in said
+    assert caught.value.exit_code == 1
+    # The whole of it is where the message says.
+    assert str(RUN_LOG / "lighteval.log") in said
+    assert "line 0." in (RUN_LOG / "lighteval.log").read_text(encoding="utf-8")
+
+
+# A process that starts another one, which holds a lock for as long as it lives.
+SPAWN = """
+import os, subprocess, sys, time
+child = '''
+import fcntl, time
+held = open("held", "w")
+fcntl.flock(held, fcntl.LOCK_EX)
+open("ready", "w").close()
+time.sleep(30)
+'''
+print("loading the model", flush=True)
+subprocess.Popen([sys.executable, "-S", "-c", child])
+while not os.path.exists("ready"):
+    time.sleep(0.01)
+"""
+
+
+def is_released(path: str, within_s: float = 5) -> bool:
+    """The kernel takes the lock from a process that ends, and from no other."""
+    end = time.monotonic() + within_s
+    with Path(path).open("r+") as file:
+        while time.monotonic() < end:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.02)
+            else:
+                return True
+    return False
+
+
+def test_a_runner_that_takes_too_long_ends_with_all_it_started(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interpreter(monkeypatch, SPAWN + "time.sleep(30)\n")
+    began = time.monotonic()
+    with pytest.raises(PosttrainError, match="evaluate_timeout_s=3") as caught:
+        run_lighteval({}, project, 3)
+    assert time.monotonic() - began < 10
+    assert Path("ready").exists(), "the child never started, so this shows nothing"
+    assert is_released("held")
+    assert "loading the model" in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_what_a_runner_leaves_behind_ends_with_it(project: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    interpreter(monkeypatch, SPAWN + f"open(sys.argv[3], 'w').write('{{}}')\nsys.exit({code})\n")
+    if code:
+        with pytest.raises(PosttrainError, match="exited with 7"):
+            run_lighteval({}, project, 60)
+    else:
+        assert run_lighteval({}, project, 60) == {}
+    assert Path("ready").exists(), "the child never started, so this shows nothing"
+    assert is_released("held")
+
+
+# The stage
+
+
+def published_inputs() -> None:
+    for target in (PREPARED, SFT_MODEL, GRPO_MODEL):
+        source = Path("work")
+        source.mkdir()
+        write_jsonl(source / "test.jsonl", PROBLEMS)
+        publish(source, target, {})
+
+
+def test_evaluate_end_to_end(project: Path, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = params_with({"evaluate.num_samples": 2, "evaluate.gate.min_gain": 0.2})
+    published_inputs()
+    interpreter(monkeypatch, f"import sys\nopen(sys.argv[3], 'w').write({json.dumps(OUTCOME)!r})\n")
+    evaluate.run(params)
+    metrics = json.loads((EVALUATE_RESULTS / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["gain"]["mean"] == 0.5
+    assert metrics["gate"]["passed"] is True
+    samples = (EVALUATE_RESULTS / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["grpo"]["correct"] for line in samples] == [[1.0, 1.0], [1.0, 0.0]]
+    first = {path.name: path.read_bytes() for path in EVALUATE_RESULTS.iterdir()}
+    evaluate.run(params)
+    assert {path.name: path.read_bytes() for path in EVALUATE_RESULTS.iterdir()} == first
+    assert list(SCRATCH.iterdir()) == []
+    # A failure keeps what was there.
+    interpreter(monkeypatch, "import sys\nsys.exit('no such model')\n")
+    with pytest.raises(PosttrainError):
+        evaluate.run(params)
+    assert {path.name: path.read_bytes() for path in EVALUATE_RESULTS.iterdir()} == first
+    assert list(SCRATCH.iterdir()) == []
+
+
+@pytest.mark.parametrize(("missing", "stage"), [(PREPARED, "prepare"), (SFT_MODEL, "sft"), (GRPO_MODEL, "grpo")])
+def test_evaluate_needs_the_outputs_before_it(
+    project: Path, params_with: ParamsWith, missing: Path, stage: str
+) -> None:
+    published_inputs()
+    missing.rename("elsewhere")
+    with pytest.raises(InputError) as caught:
+        evaluate.run(params_with({}))
+    assert caught.value.where == str(missing)
+    assert f"posttrain {stage}" in caught.value.do

@@ -1,0 +1,113 @@
+"""The grpo stage: what reaches TRL, the tutorial's metric names, the advantages."""
+
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.trainer_callback import PrinterCallback
+from trl import GRPOTrainer
+
+from stages import grpo
+from stages.params import Params, load_params
+from stages.prompts import completion_text
+from stages.rewards import REWARDS
+from stages.scratch import random_model, train_tokenizer
+from stages.training import align_special_tokens
+
+ROOT = Path(__file__).parents[2]
+ROWS = [{"id": str(x), "problem": f"Solve: 3x - 5 = {3 * x - 5}", "answer": f"x = {x}"} for x in range(2, 6)]
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    """The shipped recipe, a good deal smaller."""
+    full = load_params(ROOT / "params.yaml")
+    changes = {"max_steps": 2, "warmup_steps": 0, "learning_rate": 0.01, "prompts_per_step": 2, "num_generations": 4}
+    small = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+    model = full.model.model_copy(update={"scratch": full.model.scratch.model_copy(update=small)})
+    tuned = full.grpo.model_copy(update={**changes, "max_completion_length": 8})
+    return full.model_copy(update={"grpo": tuned, "model": model})
+
+
+def test_the_tutorials_objective_reaches_trl(params: Params, tmp_path: Path) -> None:
+    config = grpo.trainer_config(load_params(ROOT / "params.yaml"), tmp_path)
+    assert (config.beta, config.epsilon, config.scale_rewards, config.num_generations) == (0.01, 0.2, "none", 16)
+    assert config.reward_weights == [1.0, 0.1, 0.05]
+    assert list(REWARDS) == ["accuracy", "format", "tag_count"]
+    # 8 problems x 16 completions, whatever the split into passes
+    assert config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
+    assert config.generation_batch_size == 128
+
+
+def test_fewer_sequences_per_pass_change_no_batch(params: Params, tmp_path: Path) -> None:
+    launch = params.launch.model_copy(update={"micro_batch_size": 3})
+    config = grpo.trainer_config(params.model_copy(update={"launch": launch}), tmp_path)
+    assert (config.per_device_train_batch_size, config.gradient_accumulation_steps) == (2, 4)
+    assert config.generation_batch_size == 8
+
+
+def test_reward_function_scores_each_completion_against_its_own_gold() -> None:
+    right, wrong = completion_text("thoughts", "x = 5"), completion_text("thoughts", "x = 6")
+    function = grpo.reward_function("accuracy", REWARDS["accuracy"])
+    completions = [[{"role": "assistant", "content": text}] for text in (right, wrong, right)]
+    assert function(completions=completions, answer=["x = 5", "x = 5", "x = 6"], prompts=[]) == [1.0, 0.0, 0.0]
+    assert function.__name__ == "accuracy"  # TRL names its metric after it
+
+
+def test_two_steps_log_the_tutorials_names_and_move_every_parameter(params: Params, tmp_path: Path) -> None:
+    tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
+    model = random_model(params.model.scratch, tokenizer)
+    align_special_tokens(model, tokenizer)
+    model.save_pretrained(tmp_path / "model")
+    model.config._name_or_path = str(tmp_path / "model")  # TRL loads the reference model from there
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    curve = grpo.GRPOCurve("grpo", grpo.CURVE, grpo.SHOWN)
+
+    def vowels(completions: list[list[dict[str, str]]], **_: object) -> list[float]:
+        """A reward with variance even for a random model."""
+        return [sum(letter in "aeiou" for letter in c[-1]["content"]) / 8 for c in completions]
+
+    vowels.__name__ = "accuracy"
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=[vowels, *(grpo.reward_function(name, REWARDS[name]) for name in ("format", "tag_count"))],
+        args=grpo.trainer_config(params, tmp_path / "trainer"),
+        train_dataset=grpo.to_dataset(ROWS, params),
+        processing_class=tokenizer,
+        callbacks=[curve],
+    )
+    curve.trainer = trainer
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+
+    assert [row["step"] for row in curve.rows] == [1, 2]
+    assert set(grpo.SHOWN) <= set(curve.rows[-1])
+    assert curve.rows[0]["policy/kl_divergence"] == pytest.approx(0, abs=1e-6)  # the policy is still the reference
+    assert curve.rows[1]["policy/kl_divergence"] > 0
+    # The learning rate is high, because gradients are tiny: a parameter that does not move is not trained at all.
+    assert [name for name, value in model.named_parameters() if torch.equal(value, before[name])] == []
+
+    # The last batch again, by hand: reward minus the mean of its group of 4, and the deviation over all 8.
+    total = [
+        1.0 * a + 0.1 * f + 0.05 * t
+        for a, f, t in zip(*(trainer._logs["rewards"][name] for name in REWARDS), strict=True)
+    ]
+    groups = [total[:4], total[4:]]
+    advantages = [reward - statistics.fmean(group) for group in groups for reward in group]
+    assert list(trainer._logs["advantages"]) == pytest.approx(advantages, abs=1e-6)
+    assert curve.rows[1]["advantage/std"] == pytest.approx(statistics.pstdev(advantages), abs=1e-6)
+    assert curve.rows[1]["advantage/mean"] == 0
+    assert curve.rows[1]["advantage/std"] > 0
+
+
+def test_summary_takes_the_kl_divergence_over_the_last_half() -> None:
+    curve = grpo.GRPOCurve("grpo", grpo.CURVE, grpo.SHOWN)
+    curve.rows = [
+        {"step": float(step), "policy/kl_divergence": 0.0 if step <= 10 else 0.02, "reward/accuracy": step / 20}
+        for step in range(1, 21)
+    ]
+    summary = grpo.summary(curve)
+    assert summary["policy/kl_divergence"] == pytest.approx(0.02)
+    assert summary["reward/accuracy_first"] == pytest.approx((0.05 + 0.10) / 2)  # steps 1 and 2 of 20
+    assert summary["reward/accuracy"] == pytest.approx((0.95 + 1.0) / 2)  # steps 19 and 20

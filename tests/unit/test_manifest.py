@@ -1,0 +1,129 @@
+"""Outputs appear whole or not at all, and a consumer can tell."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.errors import InputError
+from stages.manifest import publish, read_jsonl, require_complete, scratch, write_json, write_jsonl
+from stages.paths import SCRATCH
+
+# FIPS 180-2, appendix B.1, and the hash of nothing.
+SHA256_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+SHA256_NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def written(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_publish_replaces_a_folder_whole(project: Path) -> None:
+    target = written(project / "data/out", {"old.txt": "old", "sub/old.txt": "old", "both.txt": "old"})
+    publish(written(project / "work", {"both.txt": "new", "sub/new.txt": "new"}), target)
+    assert names(target) == {"both.txt", "sub/new.txt"}
+    assert (target / "both.txt").read_text(encoding="utf-8") == "new"
+    # Neither the source nor what stood there before is left anywhere.
+    assert {path.name for path in project.iterdir()} == {"params.yaml", "data"}
+    assert {path.name for path in (project / "data").iterdir()} == {"out"}
+
+
+def test_publish_makes_a_folder_that_was_not_there(project: Path) -> None:
+    publish(written(project / "work", {"a.txt": "abc"}), project / "deep/er/out")
+    assert names(project / "deep/er/out") == {"a.txt"}
+
+
+def test_the_manifest_lists_the_hash_of_each_file(project: Path) -> None:
+    publish(written(project / "work", {"a.txt": "abc", "sub/b.txt": ""}), project / "out", {"stage": "prepare"})
+    manifest = json.loads((project / "out/manifest.json").read_text(encoding="utf-8"))
+    assert manifest == {"stage": "prepare", "files": {"a.txt": SHA256_ABC, "sub/b.txt": SHA256_NOTHING}}
+    assert require_complete(project / "out", "prepare") == manifest
+
+
+def test_no_folder_names_the_stage_to_run(project: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        require_complete(Path("data/prepared"), "prepare")
+    assert caught.value.where == "data/prepared"
+    assert "no such folder" in caught.value.got
+    assert "posttrain prepare" in caught.value.do
+
+
+def test_a_folder_without_manifest_is_half_written(project: Path) -> None:
+    written(project / "models/sft", {"model.safetensors": "abc"})
+    with pytest.raises(InputError) as caught:
+        require_complete(Path("models/sft"), "sft")
+    assert caught.value.where == "models/sft"
+    assert "half-written" in caught.value.got
+    assert "posttrain sft" in caught.value.do
+
+
+def test_a_listed_file_that_is_missing_is_named(project: Path) -> None:
+    publish(written(project / "work", {"a.txt": "abc", "sub/b.txt": "", "c.txt": ""}), project / "out", {})
+    (project / "out/sub/b.txt").unlink()
+    (project / "out/c.txt").unlink()
+    with pytest.raises(InputError) as caught:
+        require_complete(Path("out"), "grpo")
+    assert "sub/b.txt" in caught.value.got
+    assert "c.txt" in caught.value.got
+    assert "a.txt" not in caught.value.got
+    assert "posttrain grpo" in caught.value.do
+
+
+def test_a_file_instead_of_a_folder_is_no_output(project: Path) -> None:
+    written(project, {"out": "abc"})
+    with pytest.raises(InputError):
+        require_complete(Path("out"), "prepare")
+
+
+def test_scratch_is_empty_at_first_and_gone_at_the_end(project: Path) -> None:
+    with scratch("prepare") as folder:
+        assert list(folder.iterdir()) == []
+        written(folder, {"half.txt": "abc"})
+    assert list(SCRATCH.iterdir()) == []
+
+
+def test_scratch_is_gone_after_an_exception(project: Path) -> None:
+    def interrupted() -> None:
+        with scratch("prepare") as folder:
+            written(folder, {"sub/half.txt": "abc"})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(SCRATCH.iterdir()) == []
+
+
+def test_what_was_published_from_scratch_stays(project: Path) -> None:
+    with scratch("prepare") as folder:
+        publish(written(folder / "work", {"a.txt": "abc"}), project / "out")
+    assert names(project / "out") == {"a.txt"}
+    assert list(SCRATCH.iterdir()) == []
+
+
+def test_equal_data_are_equal_bytes(project: Path) -> None:
+    write_json(Path("one.json"), {"b": 1, "a": {"d": [1, 2], "c": "π"}})
+    write_json(Path("sub/two.json"), {"a": {"c": "π", "d": [1, 2]}, "b": 1})
+    expected = '{\n  "a": {\n    "c": "π",\n    "d": [\n      1,\n      2\n    ]\n  },\n  "b": 1\n}\n'
+    assert Path("one.json").read_bytes() == expected.encode()
+    assert Path("sub/two.json").read_bytes() == expected.encode()
+
+
+def test_rows_come_back_as_they_were_written(project: Path) -> None:
+    # U+2028, U+2029 and U+0085 end a line for str.splitlines(), not for JSON Lines.
+    rows: list[dict[str, Any]] = [
+        {"text": "one\ntwo"},
+        {"text": "a\u2028b\u2029c\x85d"},
+        {"text": "Wörter", "n": [1, 2.5, None]},
+    ]
+    write_jsonl(Path("rows.jsonl"), rows)
+    assert Path("rows.jsonl").read_bytes().count(b"\n") == 3
+    assert read_jsonl(Path("rows.jsonl")) == rows

@@ -1,0 +1,244 @@
+"""The schema of params.yaml: what ships is valid, and every wrong file is one message that a person can act on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from stages.errors import InputError
+from stages.params import check_params, load_params, read_yaml
+
+REMOVED = object()
+
+
+@pytest.fixture
+def shipped(root: Path) -> dict[str, Any]:
+    """The shipped params as plain data, free to change."""
+    return read_yaml(root / "params.yaml")
+
+
+def changed(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        section = data
+        for name in sections:
+            section = section[name]
+        if value is REMOVED:
+            del section[key]
+        else:
+            section[key] = value
+    return data
+
+
+def refusal(data: dict[str, Any]) -> InputError:
+    with pytest.raises(InputError) as caught:
+        check_params(data, Path("params.yaml"))
+    error = caught.value
+    for label, text in (("got", error.got), ("wanted", error.wanted), ("do", error.do)):
+        assert text, label
+        assert f"\n  {label:8}{text}" in str(error)
+    assert str(error).startswith(error.where)
+    return error
+
+
+def test_the_shipped_params_arrive_unchanged(root: Path, shipped: dict[str, Any]) -> None:
+    # Equality also says that no value was defaulted, converted or left out.
+    assert load_params(root / "params.yaml").model_dump() == shipped
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "got", "wanted"),
+    [
+        ("grpo.beta", REMOVED, "no such key", "a value"),
+        ("grpo", REMOVED, "no such key", "a value"),
+        ("prepare.equations.teacher.operation_slip_frac", REMOVED, "no such key", "a value"),
+        ("sft.optimizer_colour", 1, "unknown", "learning_rate"),  # nothing near: the known keys
+        ("fluff", 1, "unknown", "seed, model, prompts"),
+        ("grpo.num_generation", 4, "unknown", "did you mean `num_generations`?"),
+        ("prepare.equations.teacher.operation_slip", 0.1, "unknown", "did you mean `operation_slip_frac`?"),
+        ("evalute", {}, "unknown", "did you mean `evaluate`?"),
+        ("seed", -1, "-1", "greater than or equal to 0"),
+        ("seed", 2**31, "2147483648", "less than 2147483648"),
+        ("grpo.num_generations", 1, "1", "greater than or equal to 2"),
+        ("grpo.top_p", 1.5, "1.5", "less than or equal to 1"),
+        ("grpo.top_p", 0, "0", "greater than 0"),
+        ("grpo.learning_rate", 0, "0", "greater than 0"),
+        ("prepare.test_frac", 1, "1", "less than 1"),
+        ("prepare.max_train", 0, "0", "greater than or equal to 1"),
+        ("prepare.dataset", "", "''", "at least 1 character"),
+        ("model.scratch.vocab_size", 299, "299", "greater than or equal to 300"),
+        ("grpo.learning_rate", float("inf"), "inf", "finite"),
+        ("rewards.format.weight", float("nan"), "nan", "finite"),
+        ("rewards.format.weight", float("-inf"), "-inf", "finite"),
+        ("evaluate.gate.min_gain", float("nan"), "nan", "finite"),
+        ("prepare.answer_pattern", "#### (.+", "'#### (.+'", "regular expression"),
+        ("prepare.answer_pattern", "####", "'####'", "group"),  # group 1 is the gold, and there is none
+        ("prepare.drop_pattern", "*", "'*'", "regular expression"),
+        ("grpo.max_steps", "many", "'many'", "integer"),
+        ("grpo.max_steps", 1.5, "1.5", "integer"),
+        ("grpo.temperature", None, "None", "number"),
+        ("grpo.loss_type", "ppo", "'ppo'", "'grpo', 'dapo', 'dr_grpo' or 'bnpo'"),
+        ("model.trust_remote_code", "perhaps", "'perhaps'", "boolean"),
+        ("prompts.system", 3, "3", "string"),
+        ("evaluate.gate", 0.2, "0.2", "dictionary"),
+    ],
+)
+def test_a_wrong_key_is_named_with_what_it_is_and_what_it_should_be(
+    shipped: dict[str, Any], key: str, value: Any, got: str, wanted: str
+) -> None:
+    error = refusal(changed(shipped, {key: value}))
+    assert error.where == f"params.yaml: {key}"
+    assert got in error.got
+    assert wanted in error.wanted
+    assert key in error.do
+    assert "params.yaml" in error.do
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "named"),
+    [
+        # 100 is a multiple of 4 and none of 2 x 4: rotary embeddings rotate pairs within each head.
+        (
+            {"model.scratch.hidden_size": 100, "model.scratch.num_attention_heads": 4},
+            "model.scratch",
+            ["hidden_size", "100", "num_attention_heads", "4"],
+        ),
+        # 4 query heads cannot share 3 key-value heads equally.
+        (
+            {
+                "model.scratch.hidden_size": 96,
+                "model.scratch.num_attention_heads": 4,
+                "model.scratch.num_key_value_heads": 3,
+            },
+            "model.scratch",
+            ["num_attention_heads", "4", "num_key_value_heads", "3"],
+        ),
+        # 0.75 + 0.5 = 1.25
+        (
+            {
+                "prepare.equations.teacher.operation_slip_frac": 0.75,
+                "prepare.equations.teacher.quotient_slip_frac": 0.5,
+            },
+            "prepare.equations.teacher",
+            ["operation_slip_frac", "quotient_slip_frac", "1.25"],
+        ),
+        (
+            {"evaluate.temperature": 0, "evaluate.num_samples": 3},
+            "evaluate",
+            ["temperature", "num_samples", "3"],
+        ),
+    ],
+)
+def test_keys_that_do_not_fit_together_are_named_together(
+    shipped: dict[str, Any], changes: dict[str, Any], where: str, named: list[str]
+) -> None:
+    error = refusal(changed(shipped, changes))
+    assert error.where == f"params.yaml: {where}"
+    said = f"{error.got} {error.wanted}"
+    assert [word for word in named if word not in said] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.scratch.hidden_size": 96, "model.scratch.num_attention_heads": 4},  # 96 = 12 x (2 x 4)
+        {"model.scratch.num_attention_heads": 4, "model.scratch.num_key_value_heads": 2},
+        {"prepare.equations.teacher.operation_slip_frac": 0.75, "prepare.equations.teacher.quotient_slip_frac": 0.25},
+        {"evaluate.temperature": 0, "evaluate.num_samples": 1},
+        {"seed": 0},
+        {"seed": 2**31 - 1},
+        {"grpo.top_p": 1},
+        {"grpo.beta": 0},
+        {"evaluate.gate.min_gain": None},
+        {"prepare.max_train": None},
+    ],
+)
+def test_the_edge_of_a_range_is_inside(shipped: dict[str, Any], changes: dict[str, Any]) -> None:
+    data = changed(shipped, changes)
+    assert check_params(data, Path("params.yaml")).model_dump() == data
+
+
+def test_several_errors_are_one_message(shipped: dict[str, Any]) -> None:
+    error = refusal(changed(shipped, {"seed": -1, "grpo.beta": REMOVED, "sft.max_step": 5, "report.num_samples": "x"}))
+    assert error.where == "params.yaml"
+    assert "4 wrong keys" in error.got
+    for key in ("seed", "grpo.beta", "sft.max_step", "report.num_samples"):
+        assert f"{key}: got " in error.got
+    assert "did you mean `max_steps`?" in error.got
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (b"", "NoneType"),
+        (b"# only a comment\n", "NoneType"),
+        (b"- seed\n- model\n", "list"),
+        (b"seed\n", "str"),
+        (b"seed: [1, 2\n", "line 2"),
+        (b"seed: 1\nmodel:\n\tdtype: float32\n", "line 3"),  # a tab indents nothing in YAML
+        (b"seed: 1\nseed: 2\n", 'duplicate key "seed"'),
+        (b"seed: !!python/object/apply:os.getcwd []\n", "constructor"),
+        # Latin-1: the byte after the 21 of `prompts: {system: caf`.
+        (b"prompts: {system: caf\xe9}\n", "byte 21 is not UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_mapping_of_sections_is_refused(tmp_path: Path, content: bytes, got: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    error = caught.value
+    assert error.where == str(path)
+    assert got in error.got
+    assert error.wanted
+    assert error.do
+
+
+def test_no_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(InputError) as caught:
+        load_params(Path("params.yaml"))
+    assert caught.value.where == "params.yaml"
+    assert "no such file in elsewhere/" in caught.value.got
+    assert "root" in caught.value.do
+
+
+def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path, shipped: dict[str, Any]) -> None:
+    # YAML 1.1 wants a point and a sign (1.0e-05) and reads 1e-05 as text. JSON is YAML 1.2 and Python writes 1e-05.
+    path = tmp_path / "params.yaml"
+    path.write_text("a: 1e-05\nb: 2E3\nc: 1.5e-3\nd: off\n", encoding="utf-8")
+    assert read_yaml(path) == {"a": 0.00001, "b": 2000.0, "c": 0.0015, "d": "off"}
+    text = json.dumps(changed(shipped, {"grpo.learning_rate": 0.00001}))
+    assert '"learning_rate": 1e-05' in text
+    path.write_text(text, encoding="utf-8")
+    assert load_params(path).grpo.learning_rate == 0.00001
+
+
+def test_text_beyond_ascii_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + "system: Löse Schritt für Schritt\n".encode())
+    assert read_yaml(path) == {"system": "Löse Schritt für Schritt"}
+
+
+def test_params_cannot_be_changed(root: Path) -> None:
+    params = load_params(root / "params.yaml")
+    with pytest.raises(ValidationError, match="frozen"):
+        params.seed = 2
+    with pytest.raises(ValidationError, match="frozen"):
+        params.grpo.beta = 1.0
+    with pytest.raises(ValidationError, match="frozen"):
+        params.prepare.equations.teacher.operation_slip_frac = 0.0
+
+
+def test_the_schema_imports_nothing_heavy(root: Path) -> None:
+    code = "import sys, stages.params; print(*{name.partition('.')[0] for name in sys.modules})"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    imported = set(shown.stdout.split())
+    assert "pydantic" in imported
+    assert imported & {"torch", "transformers", "trl", "datasets", "dvc", "prefect", "math_verify", "numpy"} == set()

@@ -1,0 +1,138 @@
+"""The report: what it says, that it escapes a model's text, that equal results give equal bytes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import paths, report
+from stages.errors import InputError
+from stages.manifest import publish, write_json, write_jsonl
+from stages.params import Params, load_params
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = "<think>\n<script>alert(1)</script></pre>\n</think>\n<answer>\n\x1b[31mx = 5\n</answer>"
+
+
+def model_metrics(pass_at_1: float) -> dict[str, Any]:
+    return {
+        "pass@1": pass_at_1,
+        "pass@1_low": pass_at_1 - 0.05,
+        "pass@1_high": pass_at_1 + 0.05,
+        "format": 0.99,
+        "finished": 1.0,
+        "reward_disagrees": 0,
+    }
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """A project in which every stage but the report has run."""
+    monkeypatch.chdir(tmp_path)
+    prepared = tmp_path / "scratch"
+    prepared.mkdir()
+    publish(
+        prepared, paths.PREPARED, {"stage": "prepare", "rows": {"sft": 8, "train": 4, "test": 2}, "dropped": {"odd": 3}}
+    )
+    write_json(paths.SFT_RESULTS / "metrics.json", {"parameters": 1234567, "tokens_seen": 1000})
+    (paths.SFT_RESULTS / "curve.tsv").write_text("step\tloss\n1\t2.5\n2\t1.5\n")
+    paths.GRPO_RESULTS.mkdir(parents=True)
+    head = [
+        "step",
+        "reward/accuracy",
+        "reward/format",
+        "reward/tag_count",
+        "reward/total",
+        "advantage/mean",
+        "advantage/std",
+        "policy/kl_divergence",
+    ]
+    rows = [[str(step), str(step / 20), "1", "1", "0.5", "0", "0.3", "0.01"] for step in range(1, 21)]
+    (paths.GRPO_RESULTS / "curve.tsv").write_text("\n".join("\t".join(row) for row in [head, *rows]) + "\n")
+    evaluation = {
+        "sft": model_metrics(0.45),
+        "grpo": model_metrics(0.82),
+        "gain": {"mean": 0.37, "low": 0.3, "high": 0.44, "p_value": 0.0001},
+        "verdict": "improved",
+        "gate": {"min_gain": 0.2, "passed": True},
+        "problems": 2,
+        "samples_per_problem": 2,
+    }
+    write_json(paths.EVALUATE_RESULTS / "metrics.json", evaluation)
+    sample = {"completions": [HOSTILE, HOSTILE], "correct": [0.0, 1.0], "finished": [True, True]}
+    write_jsonl(
+        paths.EVALUATE_RESULTS / "samples.jsonl",
+        [{"id": "a", "problem": "Solve: <b>x</b>", "answer": "x = 5", "sft": sample, "grpo": sample}],
+    )
+    return load_params(ROOT / "params.yaml")
+
+
+def test_the_page_states_the_claim_with_its_interval(results: Params) -> None:
+    report.run(results)
+    page = paths.REPORT.read_text()
+    assert "GRPO improved the model" in page
+    assert "+0.370" in page
+    assert "+0.300" in page
+    assert "0.820&nbsp;[0.770, 0.870]" in page
+    assert "The gate of +0.2\nheld." in page
+    assert "3 rows left out: odd." in page
+    assert page.count("<svg") == len(report.PLOTS)
+
+
+def test_a_models_text_cannot_become_markup(results: Params) -> None:
+    report.run(results)
+    page = paths.REPORT.read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&lt;/pre&gt;" in page
+    assert "Solve: &lt;b&gt;x&lt;/b&gt;" in page
+
+
+def test_the_page_loads_nothing_from_elsewhere(results: Params) -> None:
+    report.run(results)
+    page = paths.REPORT.read_text()
+    assert "src=" not in page.replace("default-src", "")
+    assert "<link" not in page
+    assert "default-src 'none'" in page
+
+
+def test_equal_results_give_equal_bytes(results: Params) -> None:
+    report.run(results)
+    first = paths.REPORT.read_bytes()
+    report.run(results)
+    assert paths.REPORT.read_bytes() == first
+
+
+def test_a_regression_is_called_one(results: Params) -> None:
+    path = paths.EVALUATE_RESULTS / "metrics.json"
+    evaluation = json.loads(path.read_text())
+    evaluation |= {"verdict": "regressed", "gate": {"min_gain": 0.2, "passed": False}}
+    write_json(path, evaluation)
+    report.run(results)
+    page = paths.REPORT.read_text()
+    assert "GRPO made the model worse" in page
+    assert "did NOT hold" in page
+
+
+def test_progress_rows_are_means_over_tenths(results: Params) -> None:
+    curve = report.read_curve(paths.GRPO_RESULTS / "curve.tsv")
+    first, middle, last = report.progress(curve)
+    # 20 steps, so a tenth is two of them: steps 1-2, 10-11 and 19-20, each with accuracy step / 20.
+    assert (first["step"], first["reward/accuracy"]) == (2, pytest.approx(0.075))
+    assert (middle["step"], middle["reward/accuracy"]) == (11, pytest.approx(0.525))
+    assert (last["step"], last["reward/accuracy"]) == (20, pytest.approx(0.975))
+
+
+def test_an_empty_cell_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "curve.tsv").write_text("step\tkl\n1\t\n2\t0.5\n")
+    curve = report.read_curve(tmp_path / "curve.tsv")
+    assert curve == {"step": [1, 2], "kl": [None, 0.5]}
+    assert report.window_means(curve, 0, 2) == {"step": 2, "kl": 0.5}
+
+
+@pytest.mark.parametrize("missing", ["sft/curve.tsv", "grpo/curve.tsv", "evaluate/metrics.json"])
+def test_a_missing_result_names_the_stage_to_run(results: Params, missing: str) -> None:
+    (Path("results") / missing).unlink()
+    with pytest.raises(InputError, match=rf"(?s)results/{missing}.*run `posttrain {missing.split('/')[0]}`"):
+        report.run(results)
+    assert not paths.REPORT.exists()

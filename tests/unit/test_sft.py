@@ -1,0 +1,176 @@
+"""The sft stage and what it shares with grpo: tokenizer, template, masking, batch arithmetic, the curve."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from trl import SFTTrainer
+
+from stages import sft
+from stages.errors import InputError
+from stages.params import Params, load_params
+from stages.prompts import TAGS, completion_text, prompt_messages
+from stages.scratch import random_model, train_tokenizer
+from stages.training import (
+    Curve,
+    align_special_tokens,
+    batch_plan,
+    load_model,
+    load_tokenizer,
+    require_chat_template,
+)
+
+ROOT = Path(__file__).parents[2]
+ROWS = [
+    {
+        "id": str(x),
+        "problem": f"Solve: 3x - 5 = {3 * x - 5}",
+        "completion": completion_text(f"3x = {3 * x}", f"x = {x}"),
+    }
+    for x in range(2, 10)
+]
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return train_tokenizer([row["problem"] + "\n" + row["completion"] for row in ROWS], 384)
+
+
+def test_tags_are_whole_tokens_that_survive_decoding_without_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
+    text = completion_text("3x = 15", "x = 5")
+    ids = tokenizer(text + "<|im_end|>")["input_ids"]
+    assert all(tokenizer.convert_tokens_to_ids(tag) in ids for tag in TAGS)
+    # TRL decodes like this before it calls a reward: special tags would be gone.
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_every_digit_and_sign_is_a_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert tokenizer.tokenize("15-7") == ["1", "5", "-", "7"]
+
+
+def test_the_tokenizer_does_not_depend_on_the_run(tokenizer: PreTrainedTokenizerBase) -> None:
+    again = train_tokenizer([row["problem"] + "\n" + row["completion"] for row in ROWS], 384)
+    assert again.get_vocab() == tokenizer.get_vocab()
+
+
+def test_loss_is_on_the_completion_only(params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    dataset, _ = sft.to_dataset(ROWS[:2], tokenizer, params)
+    model = random_model(params.model.scratch, tokenizer)
+    trainer = SFTTrainer(
+        model=model, args=sft.trainer_config(params, tmp_path), train_dataset=dataset, processing_class=tokenizer
+    )
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    learnt = batch["input_ids"][0][batch["labels"][0] != -100]
+    text = tokenizer.decode(learnt)
+    # Everything that the model has to say, its end token included, and nothing of the question.
+    assert text.startswith(ROWS[0]["completion"] + "<|im_end|>")
+    assert "Solve" not in text
+    assert "Solve" in tokenizer.decode(batch["input_ids"][0])
+
+
+def test_long_rows_are_counted_not_cut(params: Params, tokenizer: PreTrainedTokenizerBase) -> None:
+    long = {"id": "long", "problem": ROWS[0]["problem"], "completion": completion_text("1 " * 200, "x = 1")}
+    dataset, too_long = sft.to_dataset([*ROWS, long], tokenizer, params)
+    assert (len(dataset), too_long) == (len(ROWS), 1)
+
+
+def test_all_rows_too_long_is_an_error_with_the_longest(params: Params, tokenizer: PreTrainedTokenizerBase) -> None:
+    short = params.model_copy(update={"sft": params.sft.model_copy(update={"max_length": 16})})
+    text = tokenizer.apply_chat_template(
+        [*prompt_messages(ROWS[0]["problem"], None), {"role": "assistant", "content": ROWS[0]["completion"]}],
+        tokenize=False,
+    )
+    length = len(tokenizer(text)["input_ids"])
+    with pytest.raises(InputError, match=rf"(?s)sft.max_length.*longest has {length} tokens"):
+        sft.to_dataset(ROWS[:1], tokenizer, short)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "micro", "expected"),
+    [
+        (128, 128, (128, 1)),
+        (128, 200, (128, 1)),
+        (128, 100, (64, 2)),
+        (96, 20, (16, 6)),
+        (7, 4, (1, 7)),  # a prime number of sequences only divides into single ones
+    ],
+)
+def test_batch_plan_splits_evenly(sequences: int, micro: int, expected: tuple[int, int]) -> None:
+    plan = batch_plan(sequences, micro)
+    assert (plan.per_device, plan.accumulation) == expected
+
+
+def test_end_padding_and_generation_agree(params: Params, tokenizer: PreTrainedTokenizerBase) -> None:
+    model = random_model(params.model.scratch, tokenizer)
+    align_special_tokens(model, tokenizer)
+    assert model.generation_config.eos_token_id == model.config.eos_token_id == tokenizer.eos_token_id
+    assert model.generation_config.pad_token_id == model.config.pad_token_id == tokenizer.pad_token_id
+    assert tokenizer.eos_token == "<|im_end|>" != tokenizer.pad_token
+
+
+def test_a_published_checkpoint_loads_again(params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    model = random_model(params.model.scratch, tokenizer)
+    align_special_tokens(model, tokenizer)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again = load_model(str(tmp_path), params.model)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    loaded = load_tokenizer(str(tmp_path), params.model)
+    assert loaded.get_vocab() == tokenizer.get_vocab()
+    text = "Solve: 12x - 7 = 101, or (1/2)x'll do?\n\n x"  # signs, spaces and line ends, where pre-tokenizers differ
+    assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+def test_a_model_folder_without_tokenizer_says_so(
+    params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    random_model(params.model.scratch, tokenizer).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="without a tokenizer"):
+        load_tokenizer(str(tmp_path), params.model)
+
+
+def test_a_tokenizer_without_chat_template_says_so(tokenizer: PreTrainedTokenizerBase) -> None:
+    bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|im_end|>")
+    with pytest.raises(InputError, match="without a chat template"):
+        require_chat_template(bare, "models/x")
+
+
+def test_a_turn_that_does_not_end_with_the_end_token_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    other = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|endoftext|>")
+    other.chat_template = tokenizer.chat_template
+    with pytest.raises(InputError, match=r"(?s)<\|im_end\|>.*generation never stops"):
+        require_chat_template(other, "models/x")
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "models/base/nothing/here"])
+def test_a_missing_model_folder_says_so(params: Params, name: str) -> None:
+    with pytest.raises(InputError, match=r"model\.name_or_path"):
+        load_tokenizer(name, params.model)
+
+
+def test_a_hub_model_needs_a_commit(params: Params) -> None:
+    with pytest.raises(InputError, match=r"model\.revision"):
+        load_tokenizer("organisation/model", params.model)
+
+
+def test_curve_writes_what_was_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    curve = Curve("sft", {"loss": "loss", "entropy": "entropy", "kl": "kl"}, ("loss",))
+    args = SimpleNamespace(logging_steps=1)
+    curve.on_train_begin(args, SimpleNamespace(max_steps=2, global_step=0), SimpleNamespace())
+    for step, logs in ((1, {"loss": 2.0, "entropy": 0.5, "ignored": 9}), (2, {"loss": 1.0})):
+        curve.on_log(args, SimpleNamespace(max_steps=2, global_step=step), SimpleNamespace(), logs=logs)
+    curve.on_log(args, SimpleNamespace(max_steps=2, global_step=2), SimpleNamespace(), logs={"train_runtime": 3})
+    curve.write(tmp_path / "curve.tsv")
+    # A quantity that was never logged has no column; one that is missing at a step has an empty cell.
+    assert (tmp_path / "curve.tsv").read_text() == "step\tloss\tentropy\n1\t2\t0.5\n2\t1\t\n"
+    assert "sft 2/2 | loss 1 |" in capsys.readouterr().out
+    assert curve.mean("loss", 0, 1) == 1.5
+    assert math.isnan(curve.mean("kl", 0, 1))
