@@ -2,13 +2,14 @@
 
 Reads   dvc.yaml, results/evaluate/metrics.json
 Writes  a table of what ran, as an artifact of the flow run; the stages write everything else
-Run     python -m flows.pipeline [STAGE ...]      exit code 0, or 1 if a stage failed
+Run     python -m flows.pipeline [STAGE ...]      exit code 0, 1 if a stage failed, 2 for an unknown stage
 
 Needs no server: without PREFECT_API_URL, Prefect starts one for the time of the flow. What runs and in which order is
 said by dvc.yaml, what is up to date by DVC, and a stage that failed is repeated by running the flow again.
 """
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -70,10 +71,13 @@ def summary(runs: list[StageRun]) -> str:
 
 def main(arguments: list[str]) -> int:
     try:
-        runs = pipeline(arguments or None)
+        # Checked here too: the flow could say no only when its server is up.
+        runs = pipeline(chosen(arguments or None, stage_names(Path.cwd())))
     except PosttrainError as error:
         print(f"pipeline | {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
+    finally:
+        logging.getLogger("prefect").setLevel(logging.WARNING)  # the server's farewell would stand below our last line
     print(f"pipeline | {', '.join(f'{run.stage} {run.outcome}' for run in runs)} | next: posttrain gate")
     return 0
 

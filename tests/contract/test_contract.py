@@ -1,0 +1,177 @@
+"""What holds the project together: the five words agree, DVC knows what a stage reads, no knob is dead."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import grpo, paths, sft
+from stages.cli import STAGES
+from stages.params import Params, check_params, load_params, read_yaml
+from stages.recipe import apply_recipe, list_recipes
+
+ROOT = Path(__file__).parents[2]
+WORDS = ["prepare", "sft", "grpo", "evaluate", "report"]
+
+# Cannot change a result: they name things, move files or read the params that DVC tracks key by key.
+PLUMBING = {"__init__", "cli", "errors", "manifest", "params", "paths", "recipe"}
+
+DVC: dict[str, Any] = read_yaml(ROOT / "dvc.yaml")
+
+
+def files_of(module: str) -> list[Path]:
+    """The files of `stages.<module>`: a module or the modules of a package."""
+    package = ROOT / "stages" / module
+    return sorted(package.rglob("*.py")) if package.is_dir() else [package.with_suffix(".py")]
+
+
+def imports_of(file: Path) -> set[str]:
+    """The modules of `stages` that a file imports, wherever in the file, as `a` or `a/b`."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "stages":
+            names = node.module.split(".")[1:]
+            found |= {"/".join(names)} if names else {alias.name for alias in node.names}
+    return found
+
+
+def closure(module: str) -> set[str]:
+    """Everything in `stages` that a stage's module imports, directly or not, plumbing left out."""
+    seen: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        for file in files_of(name):
+            waiting |= {new for new in imports_of(file) if new.split("/")[0] not in PLUMBING} - seen
+    return seen
+
+
+def test_the_five_words_agree() -> None:
+    assert list(DVC["stages"]) == list(STAGES) == WORDS
+    assert set(WORDS) <= set(Params.model_fields)
+    for word in WORDS:
+        assert all(file.is_file() for file in files_of(word)), word
+        assert (ROOT / f"tests/unit/test_{word}.py").is_file(), word
+        assert DVC["stages"][word]["cmd"] == f"posttrain {word}"
+        assert word in DVC["stages"][word]["params"]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_stage_depends_on_all_code_that_it_imports(word: str) -> None:
+    deps = [dep for dep in DVC["stages"][word]["deps"] if dep.startswith("stages/")]
+    covered = {dep.removeprefix("stages/").removesuffix(".py") for dep in deps}
+    for module in closure(word):
+        parts = module.split("/")
+        prefixes = {"/".join(parts[: end + 1]) for end in range(len(parts))}
+        assert covered & prefixes, f"{word} imports stages/{module}, which its deps in dvc.yaml do not cover"
+
+
+def test_every_dependency_exists_or_is_made_by_a_stage() -> None:
+    made = {str(out) for stage in DVC["stages"].values() for out in outs_of(stage)}
+    for word, stage in DVC["stages"].items():
+        for dep in stage["deps"]:
+            assert dep in made or (ROOT / dep).exists(), f"{word}: {dep}"
+
+
+def outs_of(stage: dict[str, Any]) -> list[str]:
+    items = [item for kind in ("outs", "metrics", "plots") for item in stage.get(kind, [])]
+    return [next(iter(item)) if isinstance(item, dict) else item for item in items]
+
+
+def test_every_published_path_is_an_output() -> None:
+    outs = {out for stage in DVC["stages"].values() for out in outs_of(stage)}
+    for path in (paths.PREPARED, paths.SFT_MODEL, paths.GRPO_MODEL, paths.REPORT):
+        assert str(path) in outs
+    for folder in (paths.SFT_RESULTS, paths.GRPO_RESULTS):
+        assert {str(folder / name) for name in ("metrics.json", "curve.tsv", "samples.jsonl")} <= outs
+
+
+def test_hardware_invalidates_no_stage() -> None:
+    listed = {section for stage in DVC["stages"].values() for section in stage["params"]}
+    assert "launch" not in listed
+    assert listed == set(Params.model_fields) - {"launch"}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Recipes
+
+
+@pytest.mark.parametrize("name", [name for name, _ in list_recipes()] or ["tiny"])
+def test_every_recipe_merges_into_valid_params(name: str, project: Path) -> None:
+    (project / "recipes").symlink_to(ROOT / "recipes")
+    apply_recipe(name)
+    load_params(paths.PARAMS)
+
+
+def test_every_recipe_says_what_it_is(project: Path) -> None:
+    (project / "recipes").symlink_to(ROOT / "recipes")
+    recipes = dict(list_recipes())
+    assert {"tiny", "smollm2-gsm8k"} <= set(recipes)
+    assert all(len(title) > 20 for title in recipes.values())
+
+
+def test_params_ship_as_the_tiny_recipe() -> None:
+    assert read_yaml(ROOT / "params.yaml") == read_yaml(ROOT / "recipes/tiny.yaml")
+
+
+def test_tiny_undoes_another_recipe(project: Path) -> None:
+    (project / "recipes").symlink_to(ROOT / "recipes")
+    apply_recipe("smollm2-gsm8k")
+    assert read_yaml(paths.PARAMS) != read_yaml(ROOT / "params.yaml")
+    apply_recipe("tiny")
+    assert read_yaml(paths.PARAMS) == read_yaml(ROOT / "params.yaml")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# No dead knobs: each number of a section changes what is built from it
+
+OTHER: dict[str, Any] = {
+    "lr_scheduler_type": "linear",
+    "loss_type": "dapo",
+    "scale_rewards": "group",
+    "prompts_per_step": 16,
+    "top_p": 0.5,
+    "epsilon": 0.3,
+}
+
+
+def changed(section: str, key: str) -> Params:
+    data = read_yaml(ROOT / "params.yaml")
+    value = data[section][key]
+    data[section][key] = OTHER.get(key, value * 2 if value else 1)
+    return check_params(data, Path("params.yaml"))
+
+
+@pytest.mark.parametrize("key", sorted(read_yaml(ROOT / "params.yaml")["grpo"]))
+def test_every_grpo_knob_reaches_trl(key: str, tmp_path: Path) -> None:
+    before = grpo.trainer_config(load_params(ROOT / "params.yaml"), tmp_path).to_dict()
+    assert grpo.trainer_config(changed("grpo", key), tmp_path).to_dict() != before
+
+
+@pytest.mark.parametrize("key", sorted(read_yaml(ROOT / "params.yaml")["sft"]))
+def test_every_sft_knob_reaches_trl(key: str, tmp_path: Path) -> None:
+    before = sft.trainer_config(load_params(ROOT / "params.yaml"), tmp_path).to_dict()
+    assert sft.trainer_config(changed("sft", key), tmp_path).to_dict() != before
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Documents
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_documents_name_commands_that_exist(name: str) -> None:
+    text = (ROOT / name).read_text()
+    commands = set(re.findall(r"posttrain ([a-z]+)\b(?=[^\n]*`|\n)", " ".join(re.findall(r"`[^`\n]+`", text)) + "\n"))
+    assert commands <= {*STAGES, "gate", "recipe"}, commands
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`make ([a-z-]+)`", text)):
+        assert re.search(rf"^{target}:", makefile, re.M), f"make {target}"
+
+
+def test_documents_link_to_files_that_exist() -> None:
+    for name in ("README.md", "CONTRIBUTING.md"):
+        for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text()):
+            assert (ROOT / link).exists(), f"{name}: {link}"

@@ -1,0 +1,56 @@
+"""A clone of the working tree in which the pipeline has run once, on a recipe of seconds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RECIPE = Path(__file__).with_name("seconds.yaml")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that git knows or would add, committed in a repository of their own."""
+    target = tmp_path_factory.mktemp("clone")
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("results/"):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+    shutil.copy(RECIPE, target / "recipes" / RECIPE.name)
+    return target
+
+
+@pytest.fixture(scope="session")
+def run(clone: Path) -> Run:
+    """Run a command in the clone: output captured, exit code left to the test."""
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": str(clone),  # the clone's own code, not that of the editable install
+        "LIGHTEVAL_PYTHON": os.environ.get("LIGHTEVAL_PYTHON", str(ROOT / ".venv-lighteval/bin/python")),
+        "DVC_SITE_CACHE_DIR": str(clone.with_name(f"{clone.name}-site-cache")),
+        **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }
+
+    def run(*command: str, timeout: int = 400) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=timeout)
+
+    for command in (["git", "init", "-q"], ["posttrain", "recipe", "seconds"], ["git", "add", "-A"]):
+        assert run(*command).returncode == 0
+    assert run("git", "commit", "-qm", "clone").returncode == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def repro(run: Run) -> "subprocess.CompletedProcess[str]":
+    """The outcome of `dvc repro` in the clone."""
+    return run("dvc", "repro")

@@ -1,0 +1,158 @@
+"""The real pipeline, end to end: DVC, training, lighteval, report. In file order; each test leaves a good tree."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.pipeline.conftest import Run
+
+Done = "subprocess.CompletedProcess[str]"
+STAGES = ["prepare", "sft", "grpo", "evaluate", "report"]
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_repro_runs_every_stage(repro: Done, clone: Path) -> None:
+    assert repro.returncode == 0, repro.stdout + repro.stderr
+    for stage in STAGES:
+        assert f"Running stage '{stage}'" in repro.stdout
+    assert "grpo 3/3 | reward/accuracy" in repro.stdout
+    assert "next: posttrain gate" in repro.stdout.splitlines()[-1] or "next: posttrain gate" in repro.stdout
+    assert (clone / "results/report.html").is_file()
+    # The trainers leave nothing behind, pickles least of all.
+    assert {path.suffix for path in (clone / "models/grpo").iterdir()} == {".json", ".safetensors", ".jinja"}
+    assert not list((clone / ".posttrain/scratch").iterdir())
+
+
+def test_no_test_problem_was_trained_on(repro: Done, clone: Path) -> None:
+    problems = {
+        name: {json.loads(line)["problem"] for line in (clone / f"data/prepared/{name}.jsonl").read_text().splitlines()}
+        for name in ("sft", "train", "test")
+    }
+    assert problems["test"]
+    assert not problems["test"] & (problems["sft"] | problems["train"])
+
+
+def test_lighteval_and_the_reward_judged_every_completion(repro: Done, clone: Path) -> None:
+    metrics = read_json(clone / "results/evaluate/metrics.json")
+    lines = (clone / "results/evaluate/samples.jsonl").read_text().split("\n")[:-1]
+    assert len(lines) == metrics["problems"] == read_json(clone / "data/prepared/manifest.json")["rows"]["test"]
+    for model in ("sft", "grpo"):
+        correct = [value for line in lines for value in json.loads(line)[model]["correct"]]
+        assert len(correct) == 2 * metrics["problems"]
+        assert metrics[model]["pass@1"] == sum(correct) / len(correct)
+
+
+def test_a_second_repro_runs_nothing(repro: Done, run: Run) -> None:
+    again = run("dvc", "repro")
+    assert again.returncode == 0, again.stderr
+    assert "Running stage" not in again.stdout
+    assert again.stdout.count("didn't change, skipping") == len(STAGES)
+
+
+def test_hardware_reruns_nothing(repro: Done, run: Run, clone: Path) -> None:
+    params = clone / "params.yaml"
+    text = params.read_text()
+    params.write_text(text.replace("micro_batch_size: 128", "micro_batch_size: 1"))
+    assert params.read_text() != text
+    status = run("dvc", "status")
+    params.write_text(text)
+    assert "up to date" in status.stdout
+
+
+def test_a_single_stage_gives_the_same_bytes_as_repro(repro: Done, run: Run, clone: Path) -> None:
+    for stage, folder in (("prepare", "data/prepared"), ("sft", "models/sft"), ("grpo", "models/grpo")):
+        before = hashes(clone / folder)
+        done = run("posttrain", stage)
+        assert done.returncode == 0, done.stderr
+        assert hashes(clone / folder) == before
+    assert "up to date" in run("dvc", "status").stdout
+
+
+def test_dvc_shows_metrics_plots_and_parameters(repro: Done, run: Run, clone: Path) -> None:
+    metrics = json.loads(run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    assert metrics["results/evaluate/metrics.json"]["data"]["verdict"] in {"improved", "indistinguishable", "regressed"}
+    assert metrics["results/grpo/metrics.json"]["data"]["reward/format"] >= 0
+    plots = run("dvc", "plots", "show", "--json")
+    assert plots.returncode == 0, plots.stderr
+    titles = set(json.loads(plots.stdout)["data"])
+    assert {"SFT loss", "Reward", "Advantage", "KL divergence to the SFT model"} <= titles
+    assert json.loads(plots.stdout).get("errors", []) == []
+    text = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(text.replace("beta: 0.01", "beta: 0.02"))
+    difference = json.loads(run("dvc", "params", "diff", "--json").stdout)
+    (clone / "params.yaml").write_text(text)
+    assert difference == {"params.yaml": {"grpo.beta": {"old": 0.01, "new": 0.02}}}
+
+
+def test_an_experiment_reruns_what_its_change_touches(repro: Done, run: Run) -> None:
+    run("git", "add", "-A")
+    assert run("git", "commit", "-qm", "results").returncode == 0
+    done = run("dvc", "exp", "run", "-n", "more", "-S", "grpo.num_generations=4")
+    assert done.returncode == 0, done.stderr
+    assert "Stage 'sft' didn't change, skipping" in done.stdout
+    assert "Running stage 'grpo'" in done.stdout
+    shown = run("dvc", "exp", "show", "--json")
+    assert "more" in shown.stdout
+    assert run("git", "checkout", "-q", ".").returncode == 0
+    assert run("dvc", "checkout", "-q").returncode == 0
+
+
+def test_a_stage_before_its_input_says_what_to_run(repro: Done, run: Run, clone: Path) -> None:
+    aside = clone.with_name("aside")
+    (clone / "models/sft").rename(aside)
+    done = run("posttrain", "grpo")
+    aside.rename(clone / "models/sft")
+    assert done.returncode == 2
+    assert "models/sft" in done.stderr
+    assert "posttrain sft" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_half_written_model_is_refused_and_nothing_touched(repro: Done, run: Run, clone: Path) -> None:
+    manifest = clone / "models/sft/manifest.json"
+    text = manifest.read_text()
+    before = hashes(clone / "models/grpo")
+    manifest.unlink()
+    done = run("posttrain", "grpo")
+    manifest.write_text(text)
+    assert done.returncode == 2
+    assert "half-written" in done.stderr
+    assert hashes(clone / "models/grpo") == before
+
+
+def test_terminated_evaluation_leaves_no_process_and_no_scratch(repro: Done, run: Run, clone: Path) -> None:
+    before = hashes(clone / "results")
+    done: list[Any] = []
+
+    def children() -> list[int]:
+        table = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+        return [int(line.split()[0]) for line in table.splitlines() if "lighteval_runner.py" in line]
+
+    others = set(children())
+    environment = {**os.environ, "PYTHONPATH": str(clone)}
+    environment.setdefault("LIGHTEVAL_PYTHON", str(Path(__file__).parents[2] / ".venv-lighteval/bin/python"))
+    process = subprocess.Popen(["posttrain", "evaluate"], cwd=clone, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not done and time.monotonic() < deadline:
+        done = [pid for pid in children() if pid not in others]
+        time.sleep(0.2)
+    assert done, "lighteval never started"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+    time.sleep(1)
+    assert not set(children()) - others
+    assert not list((clone / ".posttrain/scratch").iterdir())
+    assert hashes(clone / "results") == before
