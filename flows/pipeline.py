@@ -2,7 +2,7 @@
 
 Reads   dvc.yaml, results/evaluate/metrics.json
 Writes  a table of what ran, as an artifact of the flow run; the stages write everything else
-Run     python -m flows.pipeline [STAGE ...]      exit code 0, 1 if a stage failed, 2 for an unknown stage
+Run     python -m flows.pipeline [STAGE ...]; exit code 0, 1 if a stage failed, 2 for an unknown stage, 130 for Ctrl-C
 
 Needs no server: without PREFECT_API_URL, Prefect starts one for the time of the flow. What runs and in which order is
 said by dvc.yaml, what is up to date by DVC, and a stage that failed is repeated by running the flow again.
@@ -10,12 +10,14 @@ said by dvc.yaml, what is up to date by DVC, and a stage that failed is repeated
 
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
@@ -69,13 +71,30 @@ def summary(runs: list[StageRun]) -> str:
     return f"{table}\n\n**{metrics['verdict']}**: pass@1 {before:.3f} after SFT, {after:.3f} after GRPO"
 
 
+def start_server() -> None:
+    """Prefect's temporary server, if it needs one, deaf to Ctrl-C.
+
+    The terminal sends Ctrl-C to the server too, and a flow that finds it gone tries for a minute to report to it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the server, which never unblocks it
+    try:
+        with get_client(sync_client=True):
+            pass
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def main(arguments: list[str]) -> int:
     try:
-        # Checked here too: the flow could say no only when its server is up.
-        runs = pipeline(chosen(arguments or None, stage_names(Path.cwd())))
+        stages = chosen(arguments or None, stage_names(Path.cwd()))  # here too: the flow can say no only to a server
+        start_server()
+        runs = pipeline(stages)
     except PosttrainError as error:
         print(f"pipeline | {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("pipeline | interrupted | next: the same command, which repeats nothing that was done", file=sys.stderr)
+        return 130
     finally:
         logging.getLogger("prefect").setLevel(logging.WARNING)  # the server's farewell would stand below our last line
     print(f"pipeline | {', '.join(f'{run.stage} {run.outcome}' for run in runs)} | next: posttrain gate")

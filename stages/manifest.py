@@ -21,14 +21,26 @@ MANIFEST = "manifest.json"
 
 @contextmanager
 def scratch(stage: str) -> Iterator[Path]:
-    """An empty folder on the outputs' file system, removed at the end whatever happened."""
+    """An empty folder on the outputs' file system, removed at the end; what a killed run left is removed now."""
+    for left in SCRATCH.glob(f"{stage}-*"):
+        if not _alive(int(left.name.rpartition("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
     folder = SCRATCH / f"{stage}-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, so it is there
+        return True
+    return pid != os.getpid()  # a folder with our own number is an earlier process's
 
 
 def publish(source: Path, target: Path, facts: dict[str, Any] | None = None) -> None:

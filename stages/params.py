@@ -71,19 +71,11 @@ class Prompts(Section):
 
 
 class Teacher(Section):
-    """How often the traces of the built-in equations hold a mistake. Shares of all traces; the rest has none."""
+    """How often the traces of the built-in equations are wrong."""
 
     operation_slip_frac: float = Field(ge=0, le=1)
-    """Undoes the multiplication by subtracting the coefficient instead of dividing by it."""
-    quotient_slip_frac: float = Field(ge=0, le=1)
-    """Divides right but writes a quotient that is one or two off."""
-
-    @model_validator(mode="after")
-    def shares(self) -> "Teacher":
-        total = self.operation_slip_frac + self.quotient_slip_frac
-        if total > 1:
-            raise ValueError(f"operation_slip_frac + quotient_slip_frac is {total:g}, wanted 1 at most")
-        return self
+    """Share of traces that subtract the coefficient instead of dividing by it; half of them also move the constant to
+    the other side with its sign unchanged."""
 
 
 class Equations(Section):

@@ -36,13 +36,13 @@ def apply_recipe(name: str) -> None:
         raise InputError(
             str(path), got="no such file", wanted=f"one of: {known or 'none found'}", do="posttrain recipe"
         )
-    overlay = read_yaml(path)
-    yaml = YAML()
-    yaml.width = 120
+    for file in (path, PARAMS):
+        read_yaml(file)  # for its messages
+    yaml = YAML()  # keeps comments, and numbers as they are written
+    yaml.width = 4096
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
-    read_yaml(PARAMS)  # for its messages
-    params = yaml.load(PARAMS.read_text(encoding="utf-8"))
-    _merge(params, overlay, name)
+    params, overlay = (yaml.load(file.read_text(encoding="utf-8")) for file in (PARAMS, path))
+    _merge(params, overlay)
     check_params(_plain(params), path)
     text = io.StringIO()
     yaml.dump(params, text)
@@ -51,10 +51,10 @@ def apply_recipe(name: str) -> None:
     scratch.replace(PARAMS)
 
 
-def _merge(base: Any, overlay: dict[str, Any], where: str) -> None:
+def _merge(base: Any, overlay: Any) -> None:
     for key, value in overlay.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
-            _merge(base[key], value, f"{where}.{key}")
+            _merge(base[key], value)
         else:
             base[key] = value
 

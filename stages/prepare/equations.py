@@ -49,17 +49,18 @@ def equations(params: Equations) -> list[Equation]:
 
 def teacher_trace(equation: Equation, teacher: Teacher, rng: random.Random) -> str:
     """One completion of the flawed teacher; its mistakes are drawn from `rng`."""
-    draw = rng.random()
+    slips = rng.random() < teacher.operation_slip_frac
+    twice = slips and rng.random() < 0.5
     coefficient, right = equation.coefficient, equation.right
-    term = coefficient * equation.solution
-    verb, sign = ("Adding", "+") if equation.constant < 0 else ("Subtracting", "-")
-    first = f"{verb} {abs(equation.constant)}: {coefficient}x = {right} {sign} {abs(equation.constant)} = {term}"
-    if draw < teacher.operation_slip_frac:
+    moved = equation.constant if twice else -equation.constant
+    term = right + moved
+    verb, sign = ("Adding", "+") if moved > 0 else ("Subtracting", "-")
+    first = f"{verb} {abs(moved)}: {coefficient}x = {right} {sign} {abs(moved)} = {term}"
+    if slips:
         solution = term - coefficient
         second = f"Subtracting {coefficient}: x = {term} - {coefficient} = {solution}"
     else:
-        slips = draw < teacher.operation_slip_frac + teacher.quotient_slip_frac
-        solution = equation.solution + (rng.choice((-2, -1, 1, 2)) if slips else 0)
+        solution = term // coefficient
         second = f"Dividing by {coefficient}: x = {term} / {coefficient} = {solution}"
     # The teacher claims to have verified, whatever came out.
     check = f"Verification: {equation.left.replace('x', f'({solution})')} = {right}"

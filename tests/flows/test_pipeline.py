@@ -3,15 +3,18 @@
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.pipeline import chosen, main, pipeline
@@ -28,6 +31,9 @@ STAGES: dict[str, Any] = {
         "metrics": [{"results/evaluate/metrics.json": {"cache": False}}],
     },
 }
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes through /proc")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,28 +107,63 @@ def test_chosen_stages_keep_the_order_of_the_graph():
         chosen([], known)
 
 
-@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes through /proc")
-def test_a_terminated_flow_leaves_no_process(dvc_project, worker, running):
-    root = dvc_project({"train": {"cmd": f"{sys.executable} stage.py", "outs": ["out.txt"]}})
-    (root / "stage.py").write_text(worker)
+def prefect_home(folder: Path) -> dict[str, str]:
+    """The environment of a Prefect of its own, with a copy of this server's database: making one takes 5 seconds."""
+    folder.mkdir()
+    ours = PREFECT_SERVER_DATABASE_CONNECTION_URL.value().removeprefix("sqlite+aiosqlite:///")
+    with closing(sqlite3.connect(ours)) as source, closing(sqlite3.connect(folder / "prefect.db")) as target:
+        source.backup(target)
+    return {"PREFECT_HOME": str(folder)}
+
+
+def interrupted(root: Path, environment: dict[str, str], interrupt: Callable[[int], None]) -> tuple[int, str]:
+    """Exit code and output of the flow as a command, interrupted when its stage's worker is up."""
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.pipeline"],
         cwd=root,
-        env={**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value(), "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
-    started: list[str] = []
+    heard = ""
     with process:
         assert process.stdout is not None
         for line in process.stdout:
-            if not started and re.search(r"worker \d+", line):
-                started = running(root)
-                process.send_signal(signal.SIGTERM)
-    assert len(started) >= 4  # the flow, dvc, the stage, its worker
+            if re.search(r"- worker \d+$", line):
+                interrupt(process.pid)
+            heard += line
+    return process.returncode, heard
+
+
+@linux
+def test_a_terminated_flow_leaves_no_process(dvc_project, worker, running):
+    root = dvc_project({"train": {"cmd": f"{sys.executable} stage.py", "outs": ["out.txt"]}})
+    (root / "stage.py").write_text(worker)
+    code, heard = interrupted(
+        root, {"PREFECT_API_URL": PREFECT_API_URL.value()}, lambda pid: os.kill(pid, signal.SIGTERM)
+    )
+    assert code != 0
+    assert "termination signal" in heard
     assert running(root) == []
-    assert process.returncode != 0
+
+
+@linux
+def test_ctrl_c_ends_a_flow_with_a_server_of_its_own(dvc_project, worker, running, tmp_path):
+    root = dvc_project({"train": {"cmd": f"{sys.executable} stage.py", "outs": ["out.txt"]}})
+    (root / "stage.py").write_text(worker)
+    began = []
+
+    def ctrl_c(pid: int) -> None:
+        began.append(time.monotonic())
+        os.killpg(pid, signal.SIGINT)  # as a terminal does: to the flow and to its server
+
+    code, heard = interrupted(root, prefect_home(tmp_path / "prefect"), ctrl_c)
+    assert time.monotonic() - began[0] < 30  # without its server, the flow would go on for more than a minute
+    assert code == 130
+    assert heard.splitlines()[-1].startswith("pipeline | interrupted")
+    assert running(root) == []
 
 
 def test_imports_nothing_heavy(modules_after):

@@ -1,6 +1,9 @@
 """Outputs appear whole or not at all, and a consumer can tell."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +130,18 @@ def test_rows_come_back_as_they_were_written(project: Path) -> None:
     write_jsonl(Path("rows.jsonl"), rows)
     assert Path("rows.jsonl").read_bytes().count(b"\n") == 3
     assert read_jsonl(Path("rows.jsonl")) == rows
+
+
+def test_scratch_sweeps_what_a_killed_run_left_and_spares_a_living_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, living, other = (SCRATCH / name for name in (f"sft-{dead.pid}", f"sft-{os.getppid()}", f"grpo-{dead.pid}"))
+    for folder in (left, living, other):
+        folder.mkdir(parents=True)
+    with scratch("sft"):
+        assert not left.exists()
+        assert living.is_dir()
+        assert other.is_dir()

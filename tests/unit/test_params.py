@@ -117,15 +117,6 @@ def test_a_wrong_key_is_named_with_what_it_is_and_what_it_should_be(
             "model.scratch",
             ["num_attention_heads", "4", "num_key_value_heads", "3"],
         ),
-        # 0.75 + 0.5 = 1.25
-        (
-            {
-                "prepare.equations.teacher.operation_slip_frac": 0.75,
-                "prepare.equations.teacher.quotient_slip_frac": 0.5,
-            },
-            "prepare.equations.teacher",
-            ["operation_slip_frac", "quotient_slip_frac", "1.25"],
-        ),
         (
             {"evaluate.temperature": 0, "evaluate.num_samples": 3},
             "evaluate",
@@ -147,7 +138,7 @@ def test_keys_that_do_not_fit_together_are_named_together(
     [
         {"model.scratch.hidden_size": 96, "model.scratch.num_attention_heads": 4},  # 96 = 12 x (2 x 4)
         {"model.scratch.num_attention_heads": 4, "model.scratch.num_key_value_heads": 2},
-        {"prepare.equations.teacher.operation_slip_frac": 0.75, "prepare.equations.teacher.quotient_slip_frac": 0.25},
+        {"prepare.equations.teacher.operation_slip_frac": 1},
         {"evaluate.temperature": 0, "evaluate.num_samples": 1},
         {"seed": 0},
         {"seed": 2**31 - 1},

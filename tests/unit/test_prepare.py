@@ -23,9 +23,8 @@ from stages.prepare.sources import load_rows, read_lines
 
 ParamsWith = Callable[[dict[str, Any]], Params]
 
-ALWAYS_RIGHT = Teacher(operation_slip_frac=0, quotient_slip_frac=0)
-OPERATION_SLIPS = Teacher(operation_slip_frac=1, quotient_slip_frac=0)
-QUOTIENT_SLIPS = Teacher(operation_slip_frac=0, quotient_slip_frac=1)
+ALWAYS_RIGHT = Teacher(operation_slip_frac=0)
+ALWAYS_WRONG = Teacher(operation_slip_frac=1)
 
 SMALL = {
     "prepare.dataset": "equations",
@@ -37,7 +36,6 @@ SMALL = {
     "prepare.equations.max_constant": 4,
     "prepare.equations.traces_per_problem": 3,
     "prepare.equations.teacher.operation_slip_frac": 0.4,
-    "prepare.equations.teacher.quotient_slip_frac": 0.2,
 }
 ROWS = {
     "prepare.dataset": "data",
@@ -139,44 +137,35 @@ def test_every_equation_is_true_and_there_once(coefficient: int, solution: int, 
             "<think>\nAdding 9: 2x = -7 + 9 = 2\nDividing by 2: x = 2 / 2 = 1\n"
             "Verification: 2(1) - 9 = -7\n</think>\n<answer>\nx = 1\n</answer>",
         ),
-        (
-            Equation(3, -5, 5),  # 3x = 15, and 15 - 3 = 12 instead of 15 / 3
-            OPERATION_SLIPS,
-            "<think>\nAdding 5: 3x = 10 + 5 = 15\nSubtracting 3: x = 15 - 3 = 12\n"
-            "Verification: 3(12) - 5 = 10\n</think>\n<answer>\nx = 12\n</answer>",
-        ),
-        (
-            Equation(4, 3, 2),  # 4x + 3 = 11: 4x = 8, and 8 - 4 = 4
-            OPERATION_SLIPS,
-            "<think>\nSubtracting 3: 4x = 11 - 3 = 8\nSubtracting 4: x = 8 - 4 = 4\n"
-            "Verification: 4(4) + 3 = 11\n</think>\n<answer>\nx = 4\n</answer>",
-        ),
     ],
 )
-def test_a_trace_by_hand(equation: Equation, teacher: Teacher, completion: str) -> None:
+def test_a_right_trace_by_hand(equation: Equation, teacher: Teacher, completion: str) -> None:
     assert {teacher_trace(equation, teacher, random.Random(seed)) for seed in range(20)} == {completion}
 
 
-def test_a_quotient_slip_is_one_or_two_off() -> None:
-    # 15 / 3 = 5 becomes 3, 4, 6 or 7; the slip is in the quotient and in what follows from it, nowhere else.
-    expected = {
-        f"<think>\nAdding 5: 3x = 10 + 5 = 15\nDividing by 3: x = 15 / 3 = {off}\n"
-        f"Verification: 3({off}) - 5 = 10\n</think>\n<answer>\nx = {off}\n</answer>"
-        for off in (3, 4, 6, 7)
-    }
-    assert {teacher_trace(Equation(3, -5, 5), QUOTIENT_SLIPS, random.Random(seed)) for seed in range(100)} == expected
+def test_the_two_wrong_traces_by_hand() -> None:
+    once = (  # 3x = 15, and 15 - 3 = 12 instead of 15 / 3
+        "<think>\nAdding 5: 3x = 10 + 5 = 15\nSubtracting 3: x = 15 - 3 = 12\n"
+        "Verification: 3(12) - 5 = 10\n</think>\n<answer>\nx = 12\n</answer>"
+    )
+    twice = (  # 5 subtracted instead of added: 3x = 5, and 5 - 3 = 2
+        "<think>\nSubtracting 5: 3x = 10 - 5 = 5\nSubtracting 3: x = 5 - 3 = 2\n"
+        "Verification: 3(2) - 5 = 10\n</think>\n<answer>\nx = 2\n</answer>"
+    )
+    traces = {teacher_trace(Equation(3, -5, 5), ALWAYS_WRONG, random.Random(seed)) for seed in range(40)}
+    assert traces == {once, twice}
 
 
 def test_the_shares_of_mistakes() -> None:
-    teacher = Teacher(operation_slip_frac=0.45, quotient_slip_frac=0.1)
     rng = random.Random(0)
+    teacher = Teacher(operation_slip_frac=0.6)
     traces = [teacher_trace(Equation(3, -5, 5), teacher, rng) for _ in range(10_000)]
     answers = Counter(trace.split("<answer>\n")[1].split("\n")[0] for trace in traces)
-    # Four standard deviations: 4 x sqrt(0.45 x 0.55 / 10000) = 0.02, 4 x sqrt(0.1 x 0.9 / 10000) = 0.012.
-    assert answers["x = 12"] / 10_000 == pytest.approx(0.45, abs=0.02)
-    assert sum(answers[f"x = {off}"] for off in (3, 4, 6, 7)) / 10_000 == pytest.approx(0.1, abs=0.012)
-    assert answers["x = 5"] / 10_000 == pytest.approx(0.45, abs=0.02)
-    assert set(answers) == {"x = 3", "x = 4", "x = 5", "x = 6", "x = 7", "x = 12"}
+    # Right 0.4, one slip 0.3, two slips 0.3; four standard deviations are 4 x sqrt(0.4 x 0.6 / 10000) = 0.02.
+    assert answers["x = 5"] / 10_000 == pytest.approx(0.4, abs=0.02)
+    assert answers["x = 12"] / 10_000 == pytest.approx(0.3, abs=0.02)
+    assert answers["x = 2"] / 10_000 == pytest.approx(0.3, abs=0.02)
+    assert set(answers) == {"x = 5", "x = 12", "x = 2"}
 
 
 def test_the_seed_draws_the_mistakes_and_nothing_else(params_with: ParamsWith) -> None:
