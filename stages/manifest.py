@@ -43,20 +43,29 @@ def _alive(pid: int) -> bool:
     return pid != os.getpid()  # a folder with our own number is an earlier process's
 
 
-def publish(source: Path, target: Path, facts: dict[str, Any] | None = None) -> None:
+def publish(source: Path, target: Path, facts: dict[str, Any]) -> None:
     """Make `source` the folder `target` in one rename; what stood there goes.
 
-    With `facts`, a manifest with them and the sha256 of every file is added first.
+    A manifest with `facts` and the sha256 of every file is added first.
     """
-    if facts is not None:
-        hashes = {str(path.relative_to(source)): sha256(path) for path in _files(source)}
-        write_json(source / MANIFEST, {**facts, "files": hashes})
+    hashes = {str(path.relative_to(source)): sha256(path) for path in _files(source)}
+    write_json(source / MANIFEST, {**facts, "files": hashes})
     old = source.with_name(f"{source.name}.old")
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.replace(old)
     source.replace(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def publish_files(source: Path, target: Path) -> None:
+    """Move the files of `source` into the folder `target`, each by one rename; other files there stay.
+
+    For results: DVC and git keep files of their own beside them.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for path in _files(source):
+        path.replace(target / path.name)
 
 
 def require_complete(folder: Path, made_by: str) -> dict[str, Any]:

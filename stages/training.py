@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from transformers import (
 from transformers.utils import logging
 
 from stages.errors import InputError
-from stages.manifest import publish, write_json, write_jsonl
+from stages.manifest import publish, publish_files, write_json, write_jsonl
 from stages.params import Launch, Model, Optimisation
 from stages.paths import RUN_LOG
 from stages.prompts import Message
@@ -44,6 +45,8 @@ def start(seed: int, launch: Launch) -> None:
         )
     set_seed(seed)
     logging.disable_progress_bar()
+    # trl 1.16 reads the name that transformers 5.23 deprecates.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     if launch.threads:
         torch.set_num_threads(launch.threads)
 
@@ -281,7 +284,7 @@ def publish_results(folder: Path, target: Path, metrics: Any, curve: Curve, samp
     write_json(out / "metrics.json", metrics)
     curve.write(out / "curve.tsv")
     write_jsonl(out / "samples.jsonl", samples)
-    publish(out, target)
+    publish_files(out, target)
 
 
 def publish_model(

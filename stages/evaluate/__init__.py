@@ -22,7 +22,7 @@ from typing import Any
 from stages import paths
 from stages.errors import GateError, InputError, PosttrainError
 from stages.evaluate.statistics import bootstrap_interval, sign_flip_p_value, verdict
-from stages.manifest import publish, read_jsonl, require_complete, scratch, write_json, write_jsonl
+from stages.manifest import publish_files, read_jsonl, require_complete, scratch, write_json, write_jsonl
 from stages.params import Params
 from stages.rewards import scores
 
@@ -48,7 +48,7 @@ def run(params: Params) -> None:
         out.mkdir()
         write_json(out / "metrics.json", metrics)
         write_jsonl(out / "samples.jsonl", samples)
-        publish(out, paths.EVALUATE_RESULTS)
+        publish_files(out, paths.EVALUATE_RESULTS)
     seconds = time.monotonic() - began
     write_json(paths.RUN_LOG / "evaluate.json", {"stage": "evaluate", "seconds": seconds, **outcome["versions"]})
     show(metrics)

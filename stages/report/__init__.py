@@ -15,7 +15,7 @@ from typing import Any
 
 from stages import paths
 from stages.errors import InputError
-from stages.manifest import read_jsonl, require_complete, scratch
+from stages.manifest import publish_files, read_jsonl, require_complete, scratch
 from stages.params import Params
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -62,10 +62,9 @@ def run(params: Params) -> None:
         samples=samples[: params.report.num_samples],
     )
     with scratch("report") as folder:
-        out = folder / "report.html"
+        out = folder / paths.REPORT.name
         out.write_text(page, encoding="utf-8")
-        paths.REPORT.parent.mkdir(parents=True, exist_ok=True)
-        out.replace(paths.REPORT)
+        publish_files(out.parent, paths.REPORT.parent)
     gain = evaluation["gain"]
     print(f"report | {evaluation['verdict']}, pass@1 {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]")
     print(f"report | wrote {paths.REPORT} | next: posttrain gate, then open {paths.REPORT} in a browser")

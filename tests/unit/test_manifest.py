@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stages.errors import InputError
-from stages.manifest import publish, read_jsonl, require_complete, scratch, write_json, write_jsonl
+from stages.manifest import publish, publish_files, read_jsonl, require_complete, scratch, write_json, write_jsonl
 from stages.paths import SCRATCH
 
 # FIPS 180-2, appendix B.1, and the hash of nothing.
@@ -32,8 +32,8 @@ def names(folder: Path) -> set[str]:
 
 def test_publish_replaces_a_folder_whole(project: Path) -> None:
     target = written(project / "data/out", {"old.txt": "old", "sub/old.txt": "old", "both.txt": "old"})
-    publish(written(project / "work", {"both.txt": "new", "sub/new.txt": "new"}), target)
-    assert names(target) == {"both.txt", "sub/new.txt"}
+    publish(written(project / "work", {"both.txt": "new", "sub/new.txt": "new"}), target, {})
+    assert names(target) == {"both.txt", "sub/new.txt", "manifest.json"}
     assert (target / "both.txt").read_text(encoding="utf-8") == "new"
     # Neither the source nor what stood there before is left anywhere.
     assert {path.name for path in project.iterdir()} == {"params.yaml", "data"}
@@ -41,8 +41,15 @@ def test_publish_replaces_a_folder_whole(project: Path) -> None:
 
 
 def test_publish_makes_a_folder_that_was_not_there(project: Path) -> None:
-    publish(written(project / "work", {"a.txt": "abc"}), project / "deep/er/out")
-    assert names(project / "deep/er/out") == {"a.txt"}
+    publish(written(project / "work", {"a.txt": "abc"}), project / "deep/er/out", {})
+    assert names(project / "deep/er/out") == {"a.txt", "manifest.json"}
+
+
+def test_publish_files_replaces_files_and_spares_others(project: Path) -> None:
+    target = written(project / "results", {"both.txt": "old", ".gitignore": "/both.txt"})
+    publish_files(written(project / "work", {"both.txt": "new", "new.txt": "new"}), target)
+    assert names(target) == {"both.txt", "new.txt", ".gitignore"}
+    assert (target / "both.txt").read_text(encoding="utf-8") == "new"
 
 
 def test_the_manifest_lists_the_hash_of_each_file(project: Path) -> None:
@@ -107,8 +114,8 @@ def test_scratch_is_gone_after_an_exception(project: Path) -> None:
 
 def test_what_was_published_from_scratch_stays(project: Path) -> None:
     with scratch("prepare") as folder:
-        publish(written(folder / "work", {"a.txt": "abc"}), project / "out")
-    assert names(project / "out") == {"a.txt"}
+        publish(written(folder / "work", {"a.txt": "abc"}), project / "out", {})
+    assert names(project / "out") == {"a.txt", "manifest.json"}
     assert list(SCRATCH.iterdir()) == []
 
 
