@@ -34,7 +34,6 @@ from stages.training import (
     Curve,
     align_special_tokens,
     batch_plan,
-    load_model,
     load_tokenizer,
     log_run,
     optimisation_kwargs,
@@ -101,19 +100,18 @@ def run(params: Params) -> None:
     start(params.seed, params.launch)
     rows = read_jsonl(PREPARED / "train.jsonl")
     tokenizer = load_tokenizer(str(SFT_MODEL), params.model)
-    model = load_model(str(SFT_MODEL), params.model)
-    align_special_tokens(model, tokenizer)
     curve = GRPOCurve("grpo", CURVE, SHOWN)
     with scratch("grpo") as folder:
         trainer = GRPOTrainer(
-            model=model,
+            model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
             reward_funcs=[reward_function(name, score) for name, score in REWARDS.items()],
             args=trainer_config(params, folder / "trainer"),
             train_dataset=to_dataset(rows, params),
             processing_class=tokenizer,
             callbacks=[curve],
         )
-        curve.trainer = trainer
+        curve.trainer, model = trainer, trainer.model
+        align_special_tokens(model, tokenizer)
         trainer.remove_callback(PrinterCallback)
         before = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params)
         trainer.train()
@@ -144,7 +142,8 @@ def trainer_config(params: Params, output_dir: Path) -> GRPOConfig:
         **plan.trainer_kwargs(),
         **grpo.model_dump(exclude=OURS),
         reward_weights=[getattr(params.rewards, name).weight for name in REWARDS],
-        model_init_kwargs={"dtype": DTYPES[params.model.dtype]},  # of the reference model, which TRL loads itself
+        model_init_kwargs={"dtype": DTYPES[params.model.dtype]},
+        trust_remote_code=params.model.trust_remote_code,
     )
 
 
