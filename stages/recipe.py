@@ -14,7 +14,17 @@ from stages.paths import PARAMS, RECIPES
 
 
 def list_recipes() -> list[tuple[str, str]]:
-    """Name and first line of every recipe."""
+    """Name and first line of every recipe.
+
+    Raises: InputError outside a project.
+    """
+    if not RECIPES.is_dir():
+        raise InputError(
+            f"{RECIPES}/",
+            got="no such folder here",
+            wanted="the project's recipes",
+            do="run in the project's root folder",
+        )
     return [(path.stem, _title(path)) for path in sorted(RECIPES.glob("*.yaml"))]
 
 

@@ -63,10 +63,6 @@ def test_recipes_are_listed_with_their_first_line(recipes: Path) -> None:
     ]
 
 
-def test_no_folder_lists_nothing(project: Path) -> None:
-    assert list_recipes() == []
-
-
 def test_the_keys_of_the_recipe_change_and_no_others(recipes: Path) -> None:
     expected = read_yaml(PARAMS)
     for dotted, value in CHANGES.items():
@@ -153,3 +149,9 @@ def test_a_recipe_that_breaks_the_schema_changes_nothing(recipes: Path, content:
     assert said in str(caught.value)
     assert PARAMS.read_bytes() == before
     assert {path.name for path in Path.cwd().iterdir()} == {"params.yaml", "recipes"}
+
+
+def test_outside_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="root folder"):
+        list_recipes()
