@@ -80,10 +80,10 @@ def lighteval_python() -> Path:
     Raises: InputError naming the command that makes the environment.
     """
     python = Path(os.environ.get("LIGHTEVAL_PYTHON", paths.LIGHTEVAL_ENVIRONMENT / "bin" / "python"))
-    if not python.is_file():
+    if not os.access(python, os.X_OK):
         raise InputError(
             str(python),
-            got="no such file",
+            got="a file that cannot be run" if python.is_file() else "no such file",
             wanted="the Python of an environment with lighteval, which cannot share one with dvc",
             do="run `make setup`, or set LIGHTEVAL_PYTHON to an environment made from requirements/lighteval.txt",
         )

@@ -12,7 +12,7 @@ import hashlib
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stages.errors import InputError
 from stages.manifest import publish, scratch, write_jsonl
@@ -132,10 +132,17 @@ def gradable(problems: list[Problem], dropped: Counter[str]) -> list[Problem]:
 
 
 def deduplicate(problems: list[Problem], dropped: Counter[str]) -> list[Problem]:
-    """The first of each set of equal problems, case and white space aside."""
-    unique = list({problem.key: problem for problem in reversed(problems)}.values())[::-1]
-    dropped["duplicates"] += len(problems) - len(unique)
-    return unique
+    """The first of equal problems (case and white space aside), with the traces of all that share its gold."""
+    unique: dict[str, Problem] = {}
+    for problem in problems:
+        first = unique.setdefault(problem.key, problem)
+        if first is problem:
+            continue
+        dropped["duplicates" if problem.answer == first.answer else "duplicates with another gold"] += 1
+        if problem.answer == first.answer:
+            traces = dict.fromkeys((*first.completions, *problem.completions))
+            unique[problem.key] = replace(first, completions=tuple(traces))
+    return list(unique.values())
 
 
 def decontaminate(train: list[Problem], test: list[Problem], dropped: Counter[str]) -> list[Problem]:

@@ -385,7 +385,14 @@ def test_the_first_of_equal_problems_stays() -> None:
     problems = [problem("A b", "1"), problem("c", "2"), problem("a  B", "3"), problem("C", "4"), problem("d", "5")]
     dropped: Counter[str] = Counter()
     assert [p.answer for p in deduplicate(problems, dropped)] == ["1", "2", "5"]
-    assert dropped == {"duplicates": 2}
+    assert dropped == {"duplicates with another gold": 2}
+
+
+def test_equal_problems_with_one_gold_keep_all_their_traces() -> None:
+    problems = [Problem("a b", "1", ("x",)), Problem("A  b", "1", ("y", "x")), Problem("a B", "2", ("z",))]
+    dropped: Counter[str] = Counter()
+    assert deduplicate(problems, dropped) == [Problem("a b", "1", ("x", "y"))]
+    assert dropped == {"duplicates": 1, "duplicates with another gold": 1}
 
 
 def test_training_problems_of_the_test_set_go() -> None:
