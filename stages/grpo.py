@@ -176,10 +176,11 @@ def sample_rows(
 
 
 def summary(curve: Curve) -> dict[str, float]:
-    """Means over the first and the last tenth of the run; the KL divergence over the last half."""
+    """Means over the first and the last tenth of the run; the KL divergence over the last half, if beta measures it."""
     first = {f"{name}_first": curve.mean(name, 0, 0.1) for name in ("reward/accuracy", "reward/total")}
     last = {name: curve.mean(name, 0.9, 1) for name in SHOWN}
-    return {**first, **last, "policy/kl_divergence": curve.mean("policy/kl_divergence", 0.5, 1)}
+    means = {**first, **last, "policy/kl_divergence": curve.mean("policy/kl_divergence", 0.5, 1)}
+    return {name: value for name, value in means.items() if value is not None}
 
 
 def show_sample(row: dict[str, Any]) -> None:

@@ -150,6 +150,12 @@ class Optimisation(Section):
     logging_steps: int = Field(ge=1)
     """Steps per line on the console and per row of the curve."""
 
+    @model_validator(mode="after")
+    def something_is_logged(self) -> "Optimisation":
+        if self.logging_steps > self.max_steps:
+            raise ValueError(f"logging_steps {self.logging_steps} is more than max_steps {self.max_steps}")
+        return self
+
 
 class SFT(Optimisation):
     batch_size: int = Field(ge=1)

@@ -239,11 +239,11 @@ class Curve(TrainerCallback):
         lines += ["\t".join(f"{row[name]:.6g}" if name in row else "" for name in columns) for row in self.rows]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    def mean(self, name: str, first_frac: float, last_frac: float) -> float:
-        """Mean of a column over the rows between two fractions of the run."""
+    def mean(self, name: str, first_frac: float, last_frac: float) -> float | None:
+        """Mean of a column over the rows between two fractions of the run; None if it was not logged there."""
         window = self.rows[int(first_frac * len(self.rows)) : max(1, round(last_frac * len(self.rows)))]
         values = [row[name] for row in window if name in row]
-        return sum(values) / len(values) if values else float("nan")
+        return sum(values) / len(values) if values else None
 
 
 def log_run(stage: str, **facts: Any) -> None:

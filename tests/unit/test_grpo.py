@@ -110,3 +110,4 @@ def test_summary_takes_the_kl_divergence_over_the_last_half() -> None:
     assert summary["policy/kl_divergence"] == pytest.approx(0.02)
     assert summary["reward/accuracy_first"] == pytest.approx((0.05 + 0.10) / 2)  # steps 1 and 2 of 20
     assert summary["reward/accuracy"] == pytest.approx((0.95 + 1.0) / 2)  # steps 19 and 20
+    assert "advantage/std" not in summary  # never logged here, so not claimed

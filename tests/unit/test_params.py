@@ -117,6 +117,7 @@ def test_a_wrong_key_is_named_with_what_it_is_and_what_it_should_be(
             "model.scratch",
             ["num_attention_heads", "4", "num_key_value_heads", "3"],
         ),
+        ({"sft.logging_steps": 26, "sft.max_steps": 25}, "sft", ["logging_steps", "26", "max_steps", "25"]),
         (
             {"evaluate.temperature": 0, "evaluate.num_samples": 3},
             "evaluate",
