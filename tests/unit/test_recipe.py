@@ -107,7 +107,7 @@ def test_twice_is_once(recipes: Path) -> None:
 
 
 def test_the_order_of_disjoint_recipes_does_not_matter(recipes: Path) -> None:
-    (recipes / "a.yaml").write_text("sft: {max_steps: 5}\n", encoding="utf-8")
+    (recipes / "a.yaml").write_text("sft: {max_steps: 50}\n", encoding="utf-8")
     (recipes / "b.yaml").write_text("grpo: {max_steps: 6}\n", encoding="utf-8")
     original = PARAMS.read_bytes()
     apply_recipe("a")
@@ -117,7 +117,7 @@ def test_the_order_of_disjoint_recipes_does_not_matter(recipes: Path) -> None:
     apply_recipe("b")
     apply_recipe("a")
     assert PARAMS.read_bytes() == one
-    assert (load_params(PARAMS).sft.max_steps, load_params(PARAMS).grpo.max_steps) == (5, 6)
+    assert (load_params(PARAMS).sft.max_steps, load_params(PARAMS).grpo.max_steps) == (50, 6)
 
 
 def test_an_unknown_recipe_names_the_known_ones(recipes: Path) -> None:
