@@ -55,6 +55,7 @@ def run(params: Params) -> None:
     }
     page = render(
         evaluation=evaluation,
+        metrics=metric_names(evaluation["sft"]),
         data=json.loads((paths.PREPARED / "manifest.json").read_text(encoding="utf-8")),
         sft=read_results(paths.SFT_RESULTS / "metrics.json", "sft"),
         progress=progress(curves["grpo"]),
@@ -91,6 +92,12 @@ def read_curve(path: Path) -> Columns:
     """A TSV as columns; an empty cell, a step at which the quantity was not logged, is None."""
     head, *rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
     return {name: [float(row[index]) if row[index] else None for row in rows] for index, name in enumerate(head)}
+
+
+def metric_names(metrics: dict[str, float]) -> list[str]:
+    """The rows of the evaluation's table: pass@1, which carries the claim, then the others by name."""
+    names = [name for name in metrics if not name.startswith("pass@1_")]
+    return sorted(names, key=lambda name: (name != "pass@1", name))
 
 
 def progress(curve: Columns) -> list[dict[str, float | None]]:

@@ -123,6 +123,12 @@ def test_progress_rows_are_means_over_tenths(results: Params) -> None:
     assert (last["step"], last["reward/accuracy"]) == (20, pytest.approx(0.975))
 
 
+def test_the_claim_comes_first_in_the_table() -> None:
+    metrics = {**model_metrics(0.5), "maj@4": 0.5, "pass@4": 0.9}
+    names = ["pass@1", "finished", "format", "maj@4", "pass@4", "reward_disagrees"]
+    assert report.metric_names(metrics) == names
+
+
 def test_an_empty_cell_is_no_number(tmp_path: Path) -> None:
     (tmp_path / "curve.tsv").write_text("step\tkl\n1\t\n2\t0.5\n")
     curve = report.read_curve(tmp_path / "curve.tsv")
