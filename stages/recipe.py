@@ -53,7 +53,7 @@ def apply_recipe(name: str) -> None:
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     params, overlay = (yaml.load(file.read_text(encoding="utf-8")) for file in (PARAMS, path))
     _merge(params, overlay)
-    check_params(_plain(params), path)
+    check_params(params, path)
     text = io.StringIO()
     yaml.dump(params, text)
     scratch = PARAMS.with_suffix(".yaml.tmp")
@@ -67,7 +67,3 @@ def _merge(base: Any, overlay: Any) -> None:
             _merge(base[key], value)
         else:
             base[key] = value
-
-
-def _plain(data: Any) -> Any:
-    return {key: _plain(value) for key, value in data.items()} if isinstance(data, dict) else data
