@@ -92,9 +92,9 @@ def run_rewards(arguments: argparse.Namespace) -> None:
     quiet()
     from pathlib import Path
 
+    from stages.audit import audit
     from stages.params import load_params
     from stages.paths import PARAMS
-    from stages.rewards.audit import audit
 
     audit(Path(arguments.file), load_params(PARAMS), arguments.tokenizer)
 

@@ -195,6 +195,14 @@ class Cosine(Reward):
     max_len: int = Field(ge=1, examples=[1000])
     """Tokens at which the half wave ends; longer completions score as this one."""
 
+    @model_validator(mode="after")
+    def short_and_right_is_best(self) -> "Cosine":
+        if self.min_value_wrong > self.max_value_wrong or self.min_value_correct > self.max_value_correct:
+            raise ValueError(
+                "a min_value above its max_value; short wrong answers would be paid for, long right ones too"
+            )
+        return self
+
 
 class RepetitionPenalty(Reward):
     ngram_size: int = Field(ge=1, examples=[3])
@@ -205,7 +213,7 @@ class RepetitionPenalty(Reward):
 
 class SoftOverlongPunishment(Reward):
     max_completion_len: int = Field(ge=1, examples=[16384])
-    """Tokens from which the score is -1."""
+    """Tokens up to which a completion is not wholly punished; beyond it the score is -1."""
     soft_punish_cache: int = Field(ge=0, examples=[4096])
     """Tokens before that over which the score falls from 0."""
 

@@ -3,7 +3,9 @@
 A reward's name is its key in the `rewards` section of params.yaml, its metric `reward/<name>` and its function here.
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
@@ -48,6 +50,7 @@ class Scoring:
     def __init__(self, rewards: schema.Rewards, verifier: schema.Verifier, workers: int) -> None:
         self.params = rewards.named()
         self.weights = {name: reward.weight for name, reward in self.params.items()}
+        self.workers = workers
         self.verifier = Verifier(verifier.timeout_s, verifier.max_timeout_frac, workers)
         self.pool = Pool(workers)  # of the user's functions, which may need more memory than an answer
         try:
@@ -100,7 +103,8 @@ class Scoring:
         parameters = self.params[name].model_dump(exclude={"weight"})
         if name in OF_A_GROUP:
             return [score for group in groups for score in OF_A_GROUP[name](group, **parameters)]
-        return [OF_ONE[name](completion, **parameters) for completion in completions]
+        with ThreadPoolExecutor(self.workers) as threads:  # `code` waits for its programs; the others are quick
+            return list(threads.map(functools.partial(OF_ONE[name], **parameters), completions))
 
     def scores(self, completions: Sequence[Completion], group_size: int) -> dict[str, list[Score]]:
         """Scores of every reward."""

@@ -35,8 +35,8 @@ def code(completion: Completion, column: str, language: str, timeout_s: float, m
     seconds, and a program that never ends takes that once.
 
     Source: open-r1's `code`. Theirs compares only as many lines as the shorter output has, so that a program that
-    prints only the first lines, or further ones, passes; gives 0.0 when its sandbox fails; and needs E2B or Morph. Here a fault of the data
-    raises ValueError, and no isolation or a sandbox that does not start raises too.
+    prints only the first lines, or further ones, passes; gives 0.0 when its sandbox fails; and needs E2B or Morph.
+    Here a fault of the data raises ValueError, and no isolation or a sandbox that does not start raises too.
     """
     if language != "python":
         raise ValueError(f"the reward code runs python, not {language!r}")

@@ -73,7 +73,7 @@ class Limits:
     """What one run of a program may use."""
 
     timeout_s: float
-    """CPU time over all threads, rounded up to whole seconds as the kernel counts them, the start of Python (20 ms)
+    """CPU time over all threads, rounded up to whole seconds as the kernel counts them, the start of Python (10 ms)
     included. CPU time, so that a loaded machine does not turn a right program into a wrong one."""
     memory_mib: int
     """Address space."""
@@ -349,7 +349,7 @@ def _job(source: str, limits: Limits, files: Files, work: Path, root: Path, repo
 def _readable() -> list[str]:
     """Where Python and the shared libraries of its extension modules are."""
     prefixes = {sys.base_prefix, sys.base_exec_prefix}
-    own = {os.path.join(prefix, lib) for prefix in prefixes for lib in ("lib", sys.platlibdir)}  # noqa: PTH118
+    own = {str(Path(prefix, lib)) for prefix in prefixes for lib in ("lib", sys.platlibdir)}
     return sorted(folder for folder in own | {"/lib", "/lib64", "/usr/lib", "/usr/lib64"} if Path(folder).is_dir())
 
 

@@ -89,7 +89,7 @@ class Verifier:
         return [found.get(gold, True) is True for gold in golds]
 
     def _decide(self, pairs: list[Pair]) -> None:
-        """Enter the verdicts of new pairs. Where answers to one gold lost their worker together, each is asked alone."""
+        """Enter the verdicts of new pairs. Answers to one gold that lost their worker together are asked one by one."""
         by_gold: dict[str, list[str]] = {}
         for gold, answer in pairs:
             verdict = quick_verdict(gold, answer)

@@ -69,7 +69,9 @@ def test_gold_comes_first(verifier: Verifier) -> None:
     assert verify(parse("$1$"), parse("$2x + z = 1$"))  # math-verify alone, this way round, says they are equal
 
 
-@pytest.mark.parametrize("pair", [("5", "5"), ("-7", "-7"), ("0", "-0"), ("5", "05"), ("5", "x = 5"), ("x = 5", "x = 6")])
+@pytest.mark.parametrize(
+    "pair", [("5", "5"), ("-7", "-7"), ("0", "-0"), ("5", "05"), ("5", "x = 5"), ("x = 5", "x = 6")]
+)
 def test_the_quick_way_says_what_math_verify_says(pair: tuple[str, str]) -> None:
     quick = quick_verdict(*pair)
     assert quick is None or quick == verify(read(pair[0]), read(pair[1]))
@@ -235,9 +237,7 @@ def test_hostile_completions_are_scored_in_bounded_time(verifier: Verifier) -> N
         began = time.monotonic()
         answers = {name: declared_answer(text) for name, text in hostile()}
         assert len(answers) >= 200
-        verdicts = dict(
-            zip(answers, verifier.verdicts([(gold, answer) for answer in answers.values()]), strict=True)
-        )
+        verdicts = dict(zip(answers, verifier.verdicts([(gold, answer) for answer in answers.values()]), strict=True))
         seconds = time.monotonic() - began
         assert seconds < (len(set(answers.values())) + 1) * verifier.timeout_s / verifier.pool.workers * 6
         # Only answers that are the gold in another guise may score.
