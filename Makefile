@@ -8,7 +8,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run test setup lint lock clean
+.PHONY: run test setup lint lock clean bench-rewards
 
 run: setup
 	dvc repro
@@ -21,6 +21,11 @@ lint: setup
 	ruff format --check .
 	ruff check .
 	mypy
+
+bench-rewards: setup
+	python benchmarks/rewards.py throughput
+	python benchmarks/rewards.py agreement
+	python benchmarks/rewards.py hostile
 
 setup: $(VENV)/.complete $(EVAL_VENV)/.complete
 

@@ -25,6 +25,8 @@ def declared_answer(completion: str) -> str | None:
     - two blocks: one answer is asked, and a second would be a second try
     - braces that do not match (`5}{6` would leave the box that math-verify reads)
     - more than MAX_ANSWER_CHARS characters
+
+    A full stop, a $ around it and the commas of `x = 40,000`, where math-verify reads a list, are no part of an answer.
     """
     said = completion.rpartition(THINK_CLOSE)[2]
     if said.count(ANSWER_OPEN) != 1 or said.count(ANSWER_CLOSE) != 1:
@@ -34,7 +36,12 @@ def declared_answer(completion: str) -> str | None:
         return None
     block = said[start:end]
     answer = (last_boxed(block) or block).strip().rstrip(".").strip("$").strip().rstrip(".")
-    return answer if answer and _braces_match(answer) else None
+    if not answer or not _braces_match(answer):
+        return None
+    return answer.replace(",", "") if _THOUSANDS.fullmatch(answer) else answer
+
+
+_THOUSANDS = re.compile(r"(?:[a-zA-Z]\s*=\s*)?[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 
 
 def last_boxed(text: str) -> str | None:
@@ -62,15 +69,14 @@ def _braces_match(text: str) -> bool:
 # ---------------------------------------------------------------------------------------------------------------------
 # Where a number is asked
 
-_INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
-_DECIMAL = rf"(?:{_INTEGER}(?:\.\d+)?|\.\d+)"
-_FRACTION = (
-    rf"(?:\\frac\s*(?:\{{\s*[+-]?{_DECIMAL}\s*\}}|\d)\s*(?:\{{\s*{_DECIMAL}\s*\}}|\d)|{_DECIMAL}\s*/\s*{_DECIMAL})"
-)
+_INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
+_DECIMAL = rf"(?:{_INTEGER}(?:\.[0-9]+)?|\.[0-9]+)"
+_NUMERATOR = rf"(?:\{{\s*[+-]?{_DECIMAL}\s*\}}|[0-9])"
+_FRACTION = rf"(?:\\frac\s*{_NUMERATOR}\s*{_NUMERATOR}|{_DECIMAL}\s*/\s*{_DECIMAL})"
 _NUMBER = re.compile(rf"[+-]?\s*{_DECIMAL}")
 _WHOLE = re.compile(rf"[+-]?\s*{_INTEGER}(?:\.0+)?")
 _QUOTIENT = re.compile(rf"[+-]?\s*(?:{_INTEGER}\s*)?{_FRACTION}")
-_POWER_OF_TEN = re.compile(r"(?<=\d)\s*(?:\\times|\\cdot|×|·|\*)\s*10\s*\^\s*(?:\{\s*[+-]?\d+\s*\}|\d)")
+_POWER_OF_TEN = re.compile(r"(?<=[0-9])\s*(?:\\times|\\cdot|×|·|\*)\s*10\s*\^\s*(?:\{\s*[+-]?[0-9]+\s*\}|[0-9])")
 
 # Words and signs beside a number that calculate nothing: units, percent, degrees, spaces of LaTeX.
 _BESIDE = re.compile(
@@ -84,7 +90,7 @@ _WRAPPED = re.compile(
     r"|(?:\\left)?\(([^()]*?)(?:\\right)?\)|(?:\\left)?\[([^\[\]]*?)(?:\\right)?\]|\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}",
     re.DOTALL,
 )
-_OPERATION = re.compile(r"[-+*/^!×·÷√|]|\\[a-zA-Z]+|\d\s+\d")
+_OPERATION = re.compile(r"[-+*/^!×·÷√|]|\\[a-zA-Z]+|[0-9]\s+[0-9]")
 
 
 def is_evaluated(answer: str, gold: str) -> bool:

@@ -117,6 +117,10 @@ class Scoring:
         """
         texts = [completion_text("…", row["answer"]) for row in rows]
         try:
+            golds = [row["answer"] for row in rows if row["answer"]]
+            for gold, can in zip(golds, self.verifier.readable(golds), strict=True):
+                if not can:
+                    raise ValueError(f"math-verify cannot read the gold answer {gold!r}")
             right = self.scores(self.completions(texts, rows, [8] * len(rows)), 1)
             wrong = self.scores(self.completions([""] * len(rows), rows, [0] * len(rows)), 1)
         except ValueError as error:

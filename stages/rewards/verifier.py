@@ -1,7 +1,7 @@
 """Is the declared answer equal to the gold? Decided by math-verify in processes that can be ended.
 
 Each distinct (gold, answer) is decided once in a run, a gold is parsed once for all its answers of a batch, and plain
-integers, which most answers are, are compared without math-verify. A verdict that takes too long is None: no score,
+numbers, which most answers are, are compared without math-verify. A verdict that takes too long is None: no score,
 left out of the group's statistics, counted. It is never a 0, which would teach that a right answer is wrong.
 
 Source: Math-Verify's issues 50, 55 and 65 and open-r1's 420 tell what happens without.
@@ -11,11 +11,14 @@ import logging
 import re
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from types import TracebackType
 from typing import Any, Self
 
 from stages.answers import is_evaluated
 from stages.errors import InputError
+from stages.rewards.estimate import clearly_differ
 from stages.rewards.pool import Lost, Pool, restart_clock
 
 REMEMBERED = 2**18
@@ -24,7 +27,12 @@ REMEMBERED = 2**18
 WINDOW = 512
 """Completions over which the share without a verdict is taken."""
 
-_INTEGER = re.compile(r"(?:([a-z]) = )?(0|-?[1-9]\d{0,14})")
+CLEARLY = Fraction(1, 100_000)
+
+_NUMBER = re.compile(
+    r"(?:([a-zA-Z])\s*=\s*)?([+-]?)"
+    r"(?:([0-9]{1,18})(\.[0-9]{1,18})?|\\[dt]?frac\{([0-9]{1,18})\}\{([0-9]{1,18})\})"
+)
 
 Pair = tuple[str, str]
 
@@ -34,7 +42,7 @@ class Verifier:
 
     def __init__(self, timeout_s: float, max_timeout_frac: float, workers: int) -> None:
         self.timeout_s, self.max_timeout_frac = timeout_s, max_timeout_frac
-        self.pool = Pool(workers, preload=["math_verify"])
+        self.pool = Pool(workers, preload=["stages.rewards.warm"])
         self.timeouts = 0
         """Completions without a verdict so far."""
         self._known: OrderedDict[Pair, bool | None] = OrderedDict()
@@ -84,7 +92,7 @@ class Verifier:
 
     def readable(self, golds: Sequence[str]) -> list[bool]:
         """For each gold: can math-verify read it, in time?"""
-        unknown = [gold for gold in dict.fromkeys(golds) if not _INTEGER.fullmatch(gold)]
+        unknown = [gold for gold in dict.fromkeys(golds) if number(gold) is None]
         found = dict(zip(unknown, self.pool.run(can_read, [(gold,) for gold in unknown], self.timeout_s), strict=True))
         return [found.get(gold, True) is True for gold in golds]
 
@@ -121,17 +129,46 @@ class Verifier:
 
 
 def quick_verdict(gold: str, answer: str) -> bool | None:
-    """The verdict where no mathematics is needed; None if math-verify has to decide.
+    """The verdict where no algebra is needed; None if math-verify has to decide.
 
-    Integers of up to 15 digits, each alone or as `x = 5`; and answers to a number that are none (`is_evaluated`).
+    Answers to a number that are none (`is_evaluated`), the same text, two numbers (integers and fractions exactly,
+    decimals where they are equal or clearly differ, because math-verify rounds to six places), and two formulas that
+    differ at a point.
     """
     if not is_evaluated(answer, gold):
         return False
-    left, right = _INTEGER.fullmatch(gold), _INTEGER.fullmatch(answer)
+    if gold.split() == answer.split():
+        return True
+    left, right = number(gold), number(answer)
     if left is None or right is None:
+        return False if clearly_differ(gold, answer) else None
+    if left.name and right.name and left.name != right.name:
+        return False
+    if left.decimal or right.decimal:
+        difference = abs(left.value - right.value)
+        return None if 0 < difference < CLEARLY else difference == 0
+    return left.value == right.value
+
+
+@dataclass(frozen=True)
+class Number:
+    """`name = value` or `value`; `decimal` if it is written with a decimal point."""
+
+    name: str
+    value: Fraction
+    decimal: bool
+
+
+def number(text: str) -> Number | None:
+    """The number that a text is, written plainly; None for anything else."""
+    match = _NUMBER.fullmatch(text)
+    if match is None:
         return None
-    same_name = left[1] is None or right[1] is None or left[1] == right[1]
-    return same_name and left[2] == right[2]
+    name, sign, whole, places, above, below = match.groups(default="")
+    if above and not int(below):
+        return None
+    value = Fraction(int(above), int(below)) if above else Fraction(whole + places)
+    return Number(name, -value if sign == "-" else value, bool(places))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ from stages.answers import MAX_ANSWER_CHARS, declared_answer, is_evaluated, last
         ("<answer>$5$</answer>", "5"),
         ("<answer>$$x = 5$$</answer>", "x = 5"),
         ("<answer> $ 5 $ </answer>", "5"),
-        ("<answer>$70,000</answer>", "70,000"),
+        ("<answer>$70,000</answer>", "70000"),
         ("<answer>It is \\boxed{5}.</answer>", "5"),
         ("<answer>\\boxed{4} or rather \\boxed{5}</answer>", "5"),
         ("<answer>$\\boxed{\\frac{1}{2}}$</answer>", "\\frac{1}{2}"),

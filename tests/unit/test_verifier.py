@@ -175,7 +175,7 @@ def test_sigkill_leaves_no_process_behind(tmp_path: Path) -> None:
         "from stages.rewards.verifier import Verifier\n"
         "if __name__ == '__main__':\n"
         "    verifier = Verifier(30.0, 1.0, 2)\n"
-        "    verifier.verdicts([('\\\\frac{1}{2}', '0.5')])\n"
+        "    verifier.verdicts([('\\\\tan 30', '\\\\tan 31')])\n"
         "    print('working', flush=True)\n"
         f"    verifier.verdicts([({GOLD!r}, answer) for answer in {ENDLESS!r}])\n"
     )
@@ -186,8 +186,9 @@ def test_sigkill_leaves_no_process_behind(tmp_path: Path) -> None:
         assert trainer.stdout is not None
         assert trainer.stdout.readline() == b"working\n"
         time.sleep(0.5)  # two workers are now inside a power that never ends
-        assert len(of_session(trainer.pid)) >= 4  # the trainer, its fork server, two workers
+        found = of_session(trainer.pid)
         trainer.kill()
+    assert len(found) >= 4  # the trainer, its fork server, two workers
     deadline = time.monotonic() + 10
     while (left := of_session(trainer.pid)) and time.monotonic() < deadline:
         time.sleep(0.1)
