@@ -326,6 +326,9 @@ class GRPO(Optimisation):
     loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"]
     scale_rewards: Literal["none", "group", "batch"]
     """`none`: the advantage is the reward minus the group's mean, as in the tutorial."""
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"]
+    """`sum_then_normalize`: the advantage is of the weighted sum. `normalize_then_sum`: of each reward by itself, then
+    summed (GDPO), whatever `scale_rewards` says."""
     num_iterations: int = Field(ge=1)
     """Optimizer passes over one batch of completions."""
 

@@ -132,6 +132,7 @@ OTHER: dict[str, Any] = {
     "lr_scheduler_type": "linear",
     "loss_type": "dapo",
     "scale_rewards": "group",
+    "multi_objective_aggregation": "normalize_then_sum",
     "prompts_per_step": 16,
     "top_p": 0.5,
     "epsilon": 0.3,
