@@ -45,7 +45,7 @@ from stages.training import (
 
 NUM_SAMPLES = 4
 
-OURS = {*Optimisation.model_fields, "prompts_per_step"}
+OURS = {*Optimisation.model_fields, "prompts_per_step", "probe", "publish", "health"}
 """Keys of the `grpo` section that do not go to TRL by `model_dump`."""
 
 CURVE = {
