@@ -1,10 +1,13 @@
 """Stage 3: Group Relative Policy Optimization (DeepSeekMath, arXiv:2402.03300) against verifiable rewards.
 
 Reads   models/sft/ (policy to start from and reference), data/prepared/train.jsonl; `prompts`, `rewards`, `grpo`
-Writes  models/grpo/ (a plain transformers checkpoint) and results/grpo/{metrics.json,curve.tsv,samples.jsonl}
+Writes  models/grpo/ (a plain transformers checkpoint), results/grpo/{metrics.json,curve.tsv,samples.jsonl,health.json}
 Run     posttrain grpo
 
 The advantage of a completion is its reward minus the mean reward of its group: no value network.
+
+A run that a health rule stops publishes what it has and exits with 0, so that it can be evaluated; metrics.json, the
+manifest of models/grpo and the last line say that it was stopped.
 """
 
 import statistics
@@ -24,6 +27,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from stages.health import PROBE
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
@@ -42,6 +46,7 @@ from stages.training import (
     sample,
     start,
 )
+from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, hold_out, settle
 
 NUM_SAMPLES = 4
 
@@ -62,6 +67,7 @@ CURVE = {
     "frac_reward_zero_std": "reward/zero_std_frac",
     "completions/mean_length": "completions/mean_length",
     "completions/clipped_ratio": "completions/truncated_frac",
+    PROBE: PROBE,
 }
 SHOWN = (
     *(f"reward/{name}" for name in REWARDS),
@@ -69,6 +75,7 @@ SHOWN = (
     "advantage/mean",
     "advantage/std",
     "policy/kl_divergence",
+    PROBE,
 )
 
 
@@ -98,9 +105,11 @@ def run(params: Params) -> None:
     require_complete(PREPARED, "prepare")
     parent = require_complete(SFT_MODEL, "sft")
     start(params.seed, params.launch)
-    rows = read_jsonl(PREPARED / "train.jsonl")
+    probed, rows = hold_out(read_jsonl(PREPARED / "train.jsonl"), params.grpo.probe.problems)
     tokenizer = load_tokenizer(str(SFT_MODEL), params.model)
     curve = GRPOCurve("grpo", CURVE, SHOWN)
+    probe = ProbeWatch(params.grpo, lambda model: probe_accuracy(model, tokenizer, probed, params))
+    health = HealthWatch(params, curve)
     with scratch("grpo") as folder:
         trainer = GRPOTrainer(
             model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
@@ -108,23 +117,27 @@ def run(params: Params) -> None:
             args=trainer_config(params, folder / "trainer"),
             train_dataset=to_dataset(rows, params),
             processing_class=tokenizer,
-            callbacks=[curve],
+            callbacks=[probe, curve, health],
         )
         curve.trainer, model = trainer, trainer.model
         align_special_tokens(model, tokenizer)
         trainer.remove_callback(PrinterCallback)
         before = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params)
         trainer.train()
+        outcome = settle(model, trainer.state, probe, health)
         after = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params)
         samples = [
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)
         ]
-        metrics = summary(curve)
-        publish_results(folder, GRPO_RESULTS, metrics, curve, samples)
-        publish_model(folder, GRPO_MODEL, model, tokenizer, {"stage": "grpo", "parent": parent["files"]})
+        metrics = summary(curve) | health_metrics(outcome)
+        publish_results(folder, GRPO_RESULTS, metrics, curve, samples, health=outcome)
+        facts = {"stage": "grpo", "parent": parent["files"], "steps": outcome["steps"]}
+        publish_model(folder, GRPO_MODEL, model, tokenizer, facts | {"stopped_by": outcome["stopped_by"]})
     seconds = time.monotonic() - began
     log_run("grpo", seconds=seconds)
     show_sample(samples[0])
+    if (line := closing_line(outcome)) is not None:
+        print(f"grpo | {line}")
     print(f"grpo | wrote {GRPO_MODEL}/ in {seconds:.0f} s | next: posttrain evaluate")
 
 
@@ -173,6 +186,16 @@ def sample_rows(
         {"completion": completion, "finished": finished, **scores(completion, row["answer"])}
         for row, (completion, finished) in zip(rows, completions, strict=True)
     ]
+
+
+def probe_accuracy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, str]], params: Params
+) -> float:
+    """Share of the probe's problems whose greedy completion is right; a completion without a verdict is not."""
+    size = params.launch.micro_batch_size
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    done = [row for batch in batches for row in sample_rows(model, tokenizer, batch, params)]
+    return statistics.fmean(row["accuracy"] or 0.0 for row in done)
 
 
 def summary(curve: Curve) -> dict[str, float]:
