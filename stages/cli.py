@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in STAGES.items():
         commands.add_parser(name, help=text, description=text).set_defaults(run=run_stage)
+    text = "what is known to go wrong, before anything is spent; exit code 2 if something cannot work"
+    commands.add_parser("check", help=text, description=text).set_defaults(run=run_check)
     text = "did GRPO gain what params ask for? exit code 3 if not"
     commands.add_parser("gate", help=text, description=text).set_defaults(run=run_gate)
     text = "merge a recipe into params.yaml; without a name, list them"
@@ -57,10 +59,12 @@ def run_stage(arguments: argparse.Namespace) -> None:
     quiet()
     # Otherwise SIGTERM would end this process where it stands: scratch folders and lighteval's process would stay.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    from stages.check import preflight
     from stages.params import load_params
     from stages.paths import PARAMS
 
     params = load_params(PARAMS)
+    preflight(params, arguments.command)
     importlib.import_module(f"stages.{arguments.command}").run(params)
 
 
@@ -75,6 +79,16 @@ def quiet() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MPLBACKEND", "agg")
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    quiet()
+    from stages.check import run
+    from stages.errors import EXIT_WRONG_INPUT
+    from stages.params import load_params
+    from stages.paths import PARAMS
+
+    return 0 if run(load_params(PARAMS)) else EXIT_WRONG_INPUT
 
 
 def run_gate(arguments: argparse.Namespace) -> None:

@@ -209,7 +209,7 @@ def settle(model: PreTrainedModel, state: TrainerState, probe: ProbeWatch, healt
     return {
         "steps": {"asked": state.max_steps, "trained": state.global_step, "published": published},
         "stopped_by": health.stopped and health.stopped.rule,
-        "probe": {str(step): value for step, value in probe.values.items()},
+        "probe": [{"step": step, "accuracy": value} for step, value in probe.values.items()],
         "rollbacks": health.rollbacks,
         "findings": [asdict(finding) for finding in health.findings],
     }
@@ -217,7 +217,7 @@ def settle(model: PreTrainedModel, state: TrainerState, probe: ProbeWatch, healt
 
 def health_metrics(outcome: dict[str, Any]) -> dict[str, float]:
     """What of health.json belongs among the metrics; a run that was stopped says so there."""
-    steps, values = outcome["steps"], list(outcome["probe"].values())
+    steps, values = outcome["steps"], [probe["accuracy"] for probe in outcome["probe"]]
     return {
         "health/findings": len(outcome["findings"]),
         **({"stopped_at_step": steps["trained"]} if outcome["stopped_by"] else {}),
@@ -235,6 +235,6 @@ def closing_line(outcome: dict[str, Any]) -> str | None:
             f"the weights are those of step {steps['published']}"
         )
     if steps["published"] != steps["trained"]:
-        best = outcome["probe"][str(steps["published"])]
+        best = max(probe["accuracy"] for probe in outcome["probe"])
         return f"publishes step {steps['published']} of {steps['trained']}: probe/accuracy {best:.3g}, the best"
     return None

@@ -51,7 +51,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     rows = [[str(step), str(step / 20), "1", "1", "0.5", "0", "0.3", "0.01"] for step in range(1, 21)]
     (paths.GRPO_RESULTS / "curve.tsv").write_text("\n".join("\t".join(row) for row in [head, *rows]) + "\n")
     healthy = {"asked": 20, "trained": 20, "published": 20}
-    health = {"steps": healthy, "stopped_by": None, "probe": {}, "rollbacks": [], "findings": []}
+    health = {"steps": healthy, "stopped_by": None, "probe": [], "rollbacks": [], "findings": []}
     write_json(paths.GRPO_RESULTS / "health.json", health)
     evaluation = {
         "sft": model_metrics(0.45),
@@ -90,7 +90,7 @@ def test_what_the_health_monitor_said_is_on_the_page(results: Params) -> None:
     outcome = {
         "steps": {"asked": 20, "trained": 14, "published": 10},
         "stopped_by": "truncation",
-        "probe": {"10": 0.5},
+        "probe": [{"step": 10, "accuracy": 0.5}],
         "rollbacks": [{"rule": "kl_divergence", "step": 9, "to_step": 3, "learning_rate": 5e-05}],
         "findings": [finding],
     }
