@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 STAGES = {
     "prepare": "problems, golds and teacher traces: data/prepared/",
@@ -45,6 +46,12 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, description=text).set_defaults(run=run_stage)
     text = "what is known to go wrong, before anything is spent; exit code 2 if something cannot work"
     commands.add_parser("check", help=text, description=text).set_defaults(run=run_check)
+    text = "ask a trained model; without --ask, one problem a line"
+    chat = commands.add_parser("chat", help=text, description=text)
+    chat.add_argument("model", nargs="?", type=Path, metavar="MODEL_DIR", help="models/grpo if not given")
+    chat.add_argument("--ask", metavar="QUESTION", help="one question, for scripts")
+    chat.add_argument("--compare", type=Path, metavar="MODEL_DIR", help="a second model beside it")
+    chat.set_defaults(run=run_chat)
     text = "did GRPO gain what params ask for? exit code 3 if not"
     commands.add_parser("gate", help=text, description=text).set_defaults(run=run_gate)
     text = "merge a recipe into params.yaml; without a name, list them"
@@ -70,8 +77,6 @@ def run_stage(arguments: argparse.Namespace) -> None:
 
 def quiet() -> None:
     """Nothing phones home, and libraries' progress bars stay out of ours."""
-    from pathlib import Path
-
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -89,6 +94,15 @@ def run_check(arguments: argparse.Namespace) -> int:
     from stages.paths import PARAMS
 
     return 0 if run(load_params(PARAMS)) else EXIT_WRONG_INPUT
+
+
+def run_chat(arguments: argparse.Namespace) -> None:
+    quiet()
+    from stages.chat import run
+    from stages.params import load_params
+    from stages.paths import PARAMS
+
+    run(load_params(PARAMS), arguments.model, arguments.compare, arguments.ask)
 
 
 def run_gate(arguments: argparse.Namespace) -> None:
