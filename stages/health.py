@@ -202,6 +202,12 @@ RULES: dict[str, Entry] = {
         "The policy is leaving the SFT model and forgets what that one knew.",
         "Lower grpo.learning_rate or raise grpo.beta.",
     ),
+    "constant_reward": Entry(
+        constant_reward,
+        "Without a right answer beside wrong ones the advantage holds no sign of what is right.",
+        "Run `posttrain check`: do the golds parse, does a right completion score 1, does a completion fit into "
+        "grpo.max_completion_length? If all is well, the problems are too hard: more SFT or easier ones.",
+    ),
     "low_advantage_std": Entry(
         low_advantage_std,
         "The completions of a group get nearly the same reward, so there is little to learn from.",
@@ -211,12 +217,6 @@ RULES: dict[str, Entry] = {
         high_advantage_std,
         "Rewards this far apart make every step a large one in a noisy direction.",
         "Lower the weight of the reward that differs most; raise grpo.num_generations.",
-    ),
-    "constant_reward": Entry(
-        constant_reward,
-        "Without a right answer beside wrong ones the advantage holds no sign of what is right.",
-        "Run `posttrain check`: do the golds parse, does a right completion score 1, does a completion fit into "
-        "grpo.max_completion_length? If all is well, the problems are too hard: more SFT or easier ones.",
     ),
     "reward_collapse": Entry(
         reward_collapse,

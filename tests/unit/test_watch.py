@@ -13,8 +13,11 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOTrainer
 
 from stages import grpo
+from stages.cli import main
 from stages.errors import InputError
-from stages.params import Params, check_params, read_yaml
+from stages.manifest import publish, require_complete
+from stages.params import Params, check_params, load_params, read_yaml
+from stages.paths import GRPO_MODEL, GRPO_RESULTS, PARAMS, SFT_MODEL
 from stages.scratch import random_model, train_tokenizer
 from stages.training import align_special_tokens, set_seed
 from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, hold_out, settle, trained, undisturbed
@@ -286,3 +289,44 @@ def test_the_probe_counts_no_verdict_as_not_solved(build: Build, monkeypatch: py
     verdicts = iter([1.0, None])
     monkeypatch.setattr(grpo, "sample_rows", lambda m, t, rows, p: [{"accuracy": next(verdicts)} for _ in rows])
     assert grpo.probe_accuracy(run.trainer.model, run.tokenizer, ROWS[:2], run.params) == statistics.fmean([1.0, 0.0])
+
+
+def test_a_stopped_stage_publishes_a_usable_model_and_hides_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A random model solves nothing: after a window without any right answer the stage stops."""
+    data = read_yaml(PARAMS)
+    data["prepare"]["equations"] |= {"max_coefficient": 3, "max_solution": 4, "max_constant": 3}
+    data["model"]["scratch"] |= {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+    data["grpo"] |= {"max_steps": 6, "warmup_steps": 0, "prompts_per_step": 2, "num_generations": 2}
+    data["grpo"] |= {"max_completion_length": 8, "probe": {"problems": 3, "every_steps": 1}}
+    data["grpo"]["health"] |= {"window": 3, "constant_reward": {"action": "stop", "zero_std_frac": 0.99}}
+    PARAMS.write_text(json.dumps(data), encoding="utf-8")  # JSON is YAML
+    params = load_params(PARAMS)
+    assert main(["prepare"]) == 0
+    tokenizer = train_tokenizer([row["problem"] for row in ROWS], 384)
+    model = random_model(params.model.scratch, tokenizer)
+    align_special_tokens(model, tokenizer)
+    model.save_pretrained("made")
+    tokenizer.save_pretrained("made")
+    publish(Path("made"), SFT_MODEL, {"stage": "sft"})
+    capsys.readouterr()
+
+    assert main(["grpo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("grpo | STOPPED after 3 of 6 steps by health rule constant_reward; the weights are ")
+    assert (
+        sum(line.startswith("grpo | health: step 3: constant_reward: reward/accuracy 0 in every") for line in lines)
+        == 1
+    )
+    assert any(line.startswith("grpo | warn  too few generations per prompt | ") for line in lines)
+    metrics = json.loads((GRPO_RESULTS / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["stopped_at_step"], metrics["published_step"], metrics["probe/accuracy"]) == (3, 3, 0)
+    manifest = require_complete(GRPO_MODEL, "grpo")
+    assert manifest["stopped_by"] == "constant_reward"
+    assert manifest["steps"] == {"asked": 6, "trained": 3, "published": 3}
+    health = json.loads((GRPO_RESULTS / "health.json").read_text(encoding="utf-8"))
+    assert health["findings"][0]["rule"] == "constant_reward"
+    assert [probe["step"] for probe in health["probe"]] == [1, 2, 3]
+    assert "probe/accuracy" in (GRPO_RESULTS / "curve.tsv").read_text(encoding="utf-8").split("\n")[0]
+    assert main(["chat", "--ask", "Solve: 3x = 6"]) == 0  # the model can be used
