@@ -66,6 +66,8 @@ class View:
     window: list[dict[str, float]]
     history: History
     weights: Mapping[str, float]
+    completions: int
+    """Of one step."""
     scaled: bool
     """TRL divides the advantages by a deviation, so their own says nothing."""
 
@@ -175,8 +177,10 @@ def probe_falls(view: View) -> str | None:
 
 
 def verifier_timeouts(view: View) -> str | None:
-    limit = view.health.verifier_timeouts.above
-    return f"{TIMEOUTS} {view.now(TIMEOUTS):.3g}, over {limit:g}" if view.now(TIMEOUTS) > limit else None
+    count, limit = view.now(TIMEOUTS), view.health.verifier_timeouts.above
+    if not count > limit * view.completions:
+        return None
+    return f"{count:.3g} of {view.completions} completions a step had no verdict, over {limit:.0%}"
 
 
 @dataclass(frozen=True)
@@ -258,6 +262,7 @@ class Monitor:
     def __init__(self, params: Params) -> None:
         self.health = params.grpo.health
         self.weights = reward_weights(params)
+        self.completions = params.grpo.prompts_per_step * params.grpo.num_generations
         self.scaled = params.grpo.scale_rewards != "none"
         self.history = History()
         self.fired: dict[str, int] = {}
@@ -327,6 +332,7 @@ class Monitor:
             window=recent[-window:] if len(recent) >= window else [],
             history=self.history,
             weights=self.weights,
+            completions=self.completions,
             scaled=self.scaled,
         )
 

@@ -248,6 +248,7 @@ class Health(Section):
     truncation: Truncation
     probe_falls: ProbeFalls
     verifier_timeouts: Above
+    """Share of a step's completions on which the verifier reached no verdict."""
 
 
 class Probe(Section):

@@ -61,7 +61,7 @@ SICK: dict[str, list[Row]] = {
     "entropy_collapse": sick(policy_entropy=lambda step: 0.4 * 0.95**step, reward_accuracy=ramp(0.3, 0.6)),
     "truncation": sick(completions_truncated_frac=ramp(0, 0.45), completions_mean_length=ramp(60, 80)),
     "probe_falls": sick(probe_accuracy=lambda step: 0.6 - 0.01 * max(0, step - 20)),
-    "verifier_timeouts": sick(reward_verifier_timeouts=ramp(0, 0.3)),
+    "verifier_timeouts": sick(reward_verifier_timeouts=ramp(0, 30)),
 }
 SICK["probe_falls"] = [  # probed every tenth step only
     row if row["step"] % 10 == 0 else {name: value for name, value in row.items() if name != "probe/accuracy"}
@@ -125,6 +125,8 @@ def test_the_shipped_run_raises_no_alarm(params: Params) -> None:
 def test_rules_speak_at_the_row_worked_out_by_hand(params: Params) -> None:
     # KL is 0.0025 x step, so its mean over steps s-9..s is 0.0025 (s - 4.5): over 0.05 first at s = 25.
     assert [f.step for f in findings(params, SICK["kl_divergence"])] == [25]
+    # 0.25 x step of 128 completions: 5 % of them are 6.4, which is the mean 0.25 (s - 4.5) first exceeded at s = 31
+    assert [f.step for f in findings(params, SICK["verifier_timeouts"])] == [31]
     # No window is waited for when a number is no number.
     assert [f.step for f in findings(params, SICK["not_finite"])] == [40]
     # accuracy 0.4 + 0.0001 x step: flat as soon as there is a window 50 rows ago, at row 60
