@@ -54,6 +54,11 @@ def parser() -> argparse.ArgumentParser:
     chat.set_defaults(run=run_chat)
     text = "did GRPO gain what params ask for? exit code 3 if not"
     commands.add_parser("gate", help=text, description=text).set_defaults(run=run_gate)
+    text = "score completions in a .jsonl file with the rewards of params.yaml: a table and histograms"
+    rewards = commands.add_parser("rewards", help=text, description=text)
+    rewards.add_argument("file", metavar="FILE", help='lines of {"prompt", "completion", "gold"}')
+    rewards.add_argument("--tokenizer", metavar="FOLDER", help="counts tokens where the file has no `tokens` column")
+    rewards.set_defaults(run=run_rewards)
     text = "merge a recipe into params.yaml; without a name, list them"
     recipe = commands.add_parser("recipe", help=text, description=text)
     recipe.add_argument("name", nargs="?", metavar="NAME")
@@ -109,6 +114,17 @@ def run_gate(arguments: argparse.Namespace) -> None:
     from stages.evaluate import check_gate
 
     check_gate()
+
+
+def run_rewards(arguments: argparse.Namespace) -> None:
+    quiet()
+    from pathlib import Path
+
+    from stages.audit import audit
+    from stages.params import load_params
+    from stages.paths import PARAMS
+
+    audit(Path(arguments.file), load_params(PARAMS), arguments.tokenizer)
 
 
 def run_recipe(arguments: argparse.Namespace) -> None:

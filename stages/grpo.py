@@ -1,6 +1,7 @@
 """Stage 3: Group Relative Policy Optimization (DeepSeekMath, arXiv:2402.03300) against verifiable rewards.
 
-Reads   models/sft/ (policy to start from and reference), data/prepared/train.jsonl; `prompts`, `rewards`, `grpo`
+Reads   models/sft/ (policy to start from and reference), data/prepared/train.jsonl; `prompts`, `verifier`, `rewards`
+        and `grpo`
 Writes  models/grpo/ (a plain transformers checkpoint), results/grpo/{metrics.json,curve.tsv,samples.jsonl,health.json}
 Run     posttrain grpo
 
@@ -12,9 +13,13 @@ manifest of models/grpo and the last line say that it was stopped.
 
 import statistics
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import (
     GenerationConfig,
@@ -27,12 +32,12 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from stages.health import PROBE
+from stages.health import PROBE, TIMEOUTS
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
 from stages.prompts import Message, prompt_messages
-from stages.rewards import REWARDS, Score, scores
+from stages.rewards import Completion, Score, Scoring, judge
 from stages.training import (
     DTYPES,
     Curve,
@@ -53,8 +58,10 @@ NUM_SAMPLES = 4
 OURS = {*Optimisation.model_fields, "prompts_per_step", "probe", "publish", "health"}
 """Keys of the `grpo` section that do not go to TRL by `model_dump`."""
 
-CURVE = {
-    **{f"rewards/{name}/mean": f"reward/{name}" for name in REWARDS},
+DRY_RUN_ROWS = 8
+
+ALWAYS_SHOWN = ("reward/total", "advantage/mean", "advantage/std", "policy/kl_divergence")
+MEASURES = {
     "reward": "reward/total",
     "advantage/mean": "advantage/mean",
     "advantage/std": "advantage/std",
@@ -65,24 +72,22 @@ CURVE = {
     "learning_rate": "learning_rate",
     "clip_ratio/region_mean": "policy/clip_frac",
     "frac_reward_zero_std": "reward/zero_std_frac",
+    TIMEOUTS: TIMEOUTS,
     "completions/mean_length": "completions/mean_length",
     "completions/clipped_ratio": "completions/truncated_frac",
     PROBE: PROBE,
 }
-SHOWN = (
-    *(f"reward/{name}" for name in REWARDS),
-    "reward/total",
-    "advantage/mean",
-    "advantage/std",
-    "policy/kl_divergence",
-    PROBE,
-)
+"""What TRL logs, and the name that a person sees."""
 
 
 class GRPOCurve(Curve):
-    """Adds the advantages, which TRL keeps but does not log as metrics."""
+    """A column for each reward, and the advantages, which TRL keeps but does not log as metrics."""
 
     trainer: GRPOTrainer
+
+    def __init__(self, rewards: Iterable[str]) -> None:
+        names = {f"rewards/{name}/mean": f"reward/{name}" for name in rewards}
+        super().__init__("grpo", {**names, **MEASURES}, (*names.values(), *ALWAYS_SHOWN, PROBE))
 
     def on_log(
         self,
@@ -99,40 +104,79 @@ class GRPOCurve(Curve):
         super().on_log(args, state, control, logs=logs, **kwargs)
 
 
+class Trainer(GRPOTrainer):
+    """TRL's trainer with rewards that may have no verdict."""
+
+    scoring: Scoring
+    rows: list[dict[str, Any]]
+
+    def _calculate_rewards(
+        self,
+        inputs: list[dict[str, Any]],
+        prompts: list[Any],
+        completions: list[list[Message]],
+        completion_ids_list: list[list[int]],
+    ) -> torch.Tensor:
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        numbers = [example["number"] for example in inputs]
+        batch = to_completions(self.scoring, self.rows, numbers, completions, completion_ids_list)
+        lost = self.scoring.verifier.count(completion.correct for completion in batch if completion.gold)
+        self._metrics["train"][TIMEOUTS].append(float(sum(gather_object([lost]))))
+        return leave_out_undecided(rewards, self.num_generations)
+
+
+def leave_out_undecided(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
+    """Rewards (N, rewards) with every score of a completion NaN if one of them is and the rest of its group has it.
+
+    TRL leaves a completion out of its group's mean, with an advantage of 0, only if all its scores are missing; one
+    missing score it would count as 0. A reward without a score for the whole group says nothing about it, and no
+    completion of the group is worse for that.
+    """
+    missing = rewards.isnan().view(-1, num_generations, rewards.shape[1])
+    undecided = (missing & ~missing.all(dim=1, keepdim=True)).any(dim=2).view(-1, 1)
+    return rewards.masked_fill(undecided, torch.nan)
+
+
 def run(params: Params) -> None:
     """Improve models/sft on the training problems, sample completions before and after, publish models/grpo."""
     began = time.monotonic()
     require_complete(PREPARED, "prepare")
     parent = require_complete(SFT_MODEL, "sft")
-    start(params.seed, params.launch)
     probed, rows = hold_out(read_jsonl(PREPARED / "train.jsonl"), params.grpo.probe.problems)
-    tokenizer = load_tokenizer(str(SFT_MODEL), params.model)
-    curve = GRPOCurve("grpo", CURVE, SHOWN)
-    probe = ProbeWatch(params.grpo, lambda model: probe_accuracy(model, tokenizer, probed, params))
-    health = HealthWatch(params, curve)
-    with scratch("grpo") as folder:
-        trainer = GRPOTrainer(
+    start(params.seed, params.launch)
+    with (
+        Scoring(params.rewards, params.verifier, params.launch.reward_workers) as scoring,
+        scratch("grpo") as folder,
+    ):
+        scoring.dry_run(rows[:DRY_RUN_ROWS])
+        tokenizer = load_tokenizer(str(SFT_MODEL), params.model)
+        curve = GRPOCurve(scoring.params)
+        probe = ProbeWatch(params.grpo, lambda model: probe_accuracy(model, tokenizer, probed, params, scoring))
+        health = HealthWatch(params, curve)
+        trainer = Trainer(
             model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
-            reward_funcs=[reward_function(name, score) for name, score in REWARDS.items()],
+            reward_funcs=[reward_function(name, scoring, rows, params.grpo.num_generations) for name in scoring.params],
             args=trainer_config(params, folder / "trainer"),
             train_dataset=to_dataset(rows, params),
             processing_class=tokenizer,
             callbacks=[probe, curve, health],
         )
+        trainer.scoring, trainer.rows = scoring, rows
         curve.trainer, model = trainer, trainer.model
         align_special_tokens(model, tokenizer)
         trainer.remove_callback(PrinterCallback)
-        before = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params)
+        before = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params, scoring)
         trainer.train()
         outcome = settle(model, trainer.state, probe, health)
-        after = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params)
+        after = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params, scoring)
         samples = [
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)
         ]
         metrics = summary(curve) | health_metrics(outcome)
         publish_results(folder, GRPO_RESULTS, metrics, curve, samples, health=outcome)
-        facts = {"stage": "grpo", "parent": parent["files"], "steps": outcome["steps"]}
-        publish_model(folder, GRPO_MODEL, model, tokenizer, facts | {"stopped_by": outcome["stopped_by"]})
+        facts = {"stage": "grpo", "parent": parent["files"], "rewards": scoring.sources()}
+        ending = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
+        publish_model(folder, GRPO_MODEL, model, tokenizer, facts | ending)
     seconds = time.monotonic() - began
     log_run("grpo", seconds=seconds)
     show_sample(samples[0])
@@ -141,9 +185,13 @@ def run(params: Params) -> None:
     print(f"grpo | wrote {GRPO_MODEL}/ in {seconds:.0f} s | next: posttrain evaluate")
 
 
-def to_dataset(rows: list[dict[str, str]], params: Params) -> Dataset:
+def to_dataset(rows: list[dict[str, Any]], params: Params) -> Dataset:
+    """Prompts, each with the number of its row: rows hold what fits no table."""
     return Dataset.from_list(
-        [{"prompt": prompt_messages(row["problem"], params.prompts.system), "answer": row["answer"]} for row in rows]
+        [
+            {"prompt": prompt_messages(row["problem"], params.prompts.system), "number": number}
+            for number, row in enumerate(rows)
+        ]
     )
 
 
@@ -154,26 +202,64 @@ def trainer_config(params: Params, output_dir: Path) -> GRPOConfig:
         **optimisation_kwargs(grpo, params.seed, params.launch, output_dir),
         **plan.trainer_kwargs(),
         **grpo.model_dump(exclude=OURS),
-        reward_weights=[getattr(params.rewards, name).weight for name in REWARDS],
+        reward_weights=[reward.weight for reward in params.rewards.named().values()],
         model_init_kwargs={"dtype": DTYPES[params.model.dtype]},
         trust_remote_code=params.model.trust_remote_code,
     )
 
 
-def reward_function(name: str, score: Score) -> Any:
-    """A pure score as the batch function that TRL calls; TRL names its metrics after `__name__`."""
+def reward_function(name: str, scoring: Scoring, rows: list[dict[str, Any]], group_size: int) -> Any:
+    """One reward as the batch function that TRL calls; TRL names its metrics after `__name__`.
 
-    def rewards(completions: list[list[Message]], answer: list[str], **_: Any) -> list[float]:
-        return [score(completion[-1]["content"], gold) for completion, gold in zip(completions, answer, strict=True)]
+    Groups are whole, also where several processes hold parts of them: their completions are gathered in TRL's order.
+    """
+
+    def rewards(
+        completions: list[list[Message]], completion_ids: list[list[int]], number: list[int], **_: Any
+    ) -> list[Score]:
+        mine = to_completions(scoring, rows, number, completions, completion_ids)
+        if not scoring.takes_group(name):
+            return scoring.score(name, mine, 1)
+        scores = scoring.score(name, gather_object(mine), group_size)
+        first = PartialState().process_index * len(mine)
+        return scores[first : first + len(mine)]
 
     rewards.__name__ = name
     return rewards
 
 
+def to_completions(
+    scoring: Scoring,
+    rows: list[dict[str, Any]],
+    numbers: list[int],
+    completions: list[list[Message]],
+    completion_ids: list[list[int]],
+) -> list[Completion]:
+    texts = [completion[-1]["content"] for completion in completions]
+    return scoring.completions(texts, [rows[number] for number in numbers], [len(ids) for ids in completion_ids])
+
+
 def sample_rows(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, str]], params: Params
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict[str, Any]],
+    params: Params,
+    scoring: Scoring,
 ) -> list[dict[str, Any]]:
     """Greedy completions of a few training problems with their scores."""
+    sampled = complete_greedily(model, tokenizer, rows, params)
+    lengths_T = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text, _ in sampled]
+    scores = scoring.scores(scoring.completions([text for text, _ in sampled], rows, lengths_T), 1)
+    return [
+        {"completion": text, "finished": finished, **{name: values[number] for name, values in scores.items()}}
+        for number, (text, finished) in enumerate(sampled)
+    ]
+
+
+def complete_greedily(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], params: Params
+) -> list[tuple[str, bool]]:
+    """(completion, finished) of each row's problem."""
     generation = GenerationConfig(
         do_sample=False,
         max_new_tokens=params.grpo.max_completion_length,
@@ -181,28 +267,31 @@ def sample_rows(
         pad_token_id=tokenizer.pad_token_id,
     )
     prompts = [prompt_messages(row["problem"], params.prompts.system) for row in rows]
-    completions = sample(model, tokenizer, prompts, generation)
-    return [
-        {"completion": completion, "finished": finished, **scores(completion, row["answer"])}
-        for row, (completion, finished) in zip(rows, completions, strict=True)
-    ]
+    return sample(model, tokenizer, prompts, generation)
 
 
 def probe_accuracy(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, str]], params: Params
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict[str, Any]],
+    params: Params,
+    scoring: Scoring,
 ) -> float:
     """Share of the probe's problems whose greedy completion is right; a completion without a verdict is not."""
     size = params.launch.micro_batch_size
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-    done = [row for batch in batches for row in sample_rows(model, tokenizer, batch, params)]
-    return statistics.fmean(row["accuracy"] or 0.0 for row in done)
+    texts = [text for batch in batches for text, _ in complete_greedily(model, tokenizer, batch, params)]
+    judged = judge(texts, [row["answer"] for row in rows], scoring.verifier)
+    return statistics.fmean(scores["accuracy"] or 0.0 for scores in judged)
 
 
 def summary(curve: Curve) -> dict[str, float]:
     """Means over the first and the last tenth of the run; the KL divergence over the last half, if beta measures it."""
-    first = {f"{name}_first": curve.mean(name, 0, 0.1) for name in ("reward/accuracy", "reward/total")}
-    last = {name: curve.mean(name, 0.9, 1) for name in SHOWN}
+    rewards = [name for name in curve.shown if name.startswith("reward/")]
+    first = {f"{name}_first": curve.mean(name, 0, 0.1) for name in rewards}
+    last = {name: curve.mean(name, 0.9, 1) for name in curve.shown}
     means = {**first, **last, "policy/kl_divergence": curve.mean("policy/kl_divergence", 0.5, 1)}
+    means[TIMEOUTS] = curve.mean(TIMEOUTS, 0, 1)
     return {name: value for name, value in means.items() if value is not None}
 
 
@@ -210,4 +299,5 @@ def show_sample(row: dict[str, Any]) -> None:
     """One training problem before and after, one completion below the other."""
     print(f"grpo | {row['problem']}  (gold {row['answer']})")
     for when in ("before", "after"):
-        print(f"grpo | {when}, accuracy {row[when]['accuracy']:g}: {row[when]['completion']!r}")
+        scores = ", ".join(f"{name} {value:g}" for name, value in row[when].items() if isinstance(value, float))
+        print(f"grpo | {when}, {scores}: {row[when]['completion']!r}")

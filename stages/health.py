@@ -339,4 +339,4 @@ class Monitor:
 
 def reward_weights(params: Params) -> dict[str, float]:
     """Weight by reward, as params name them."""
-    return {name: float(reward.weight) for name, reward in params.rewards if hasattr(reward, "weight")}
+    return {name: reward.weight for name, reward in params.rewards.named().items()}

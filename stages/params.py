@@ -7,7 +7,7 @@ Keys that TRL or transformers know keep their spelling and go to the trainer's c
 import difflib
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -95,8 +95,11 @@ class Columns(Section):
     problem: str
     solution: str
     """The reasoning that SFT imitates."""
-    answer: str
-    """Holds the gold answer; may be the same column as `solution`, see `answer_pattern`."""
+    answer: str | None
+    """Holds the gold answer; may be the same column as `solution`, see `answer_pattern`. null for problems that no
+    answer checks, such as programs with test cases; lighteval cannot judge these."""
+    keep: list[str]
+    """Further columns that rewards need, carried along as they are."""
 
 
 class Prepare(Section):
@@ -164,20 +167,147 @@ class SFT(Optimisation):
     """Tokens of prompt and completion. Longer rows are left out and counted, never cut."""
 
 
+class Verifier(Section):
+    """Who decides whether an answer equals the gold: math-verify in processes that can be ended."""
+
+    timeout_s: float = Field(gt=0, le=60)
+    """CPU seconds for one answer, of which an ordinary one takes a hundredth. Without a verdict by then there is no
+    score."""
+    max_timeout_frac: float = Field(ge=0, le=1)
+    """A run stops when more than this share of its last 512 completions had no verdict."""
+
+
 class Reward(Section):
     weight: float
-    """Factor in the total reward."""
+    """Factor in the total reward; with 0 the reward is measured and not trained on."""
+
+
+class ReasoningSteps(Reward):
+    steps: int = Field(ge=1, examples=[3])
+    """Numbered lines, bullets and ordering words in the thoughts that earn the full score."""
+
+
+class Cosine(Reward):
+    min_value_wrong: float = Field(examples=[-1.0])
+    max_value_wrong: float = Field(examples=[-0.5])
+    min_value_correct: float = Field(examples=[0.5])
+    max_value_correct: float = Field(examples=[1.0])
+    max_len: int = Field(ge=1, examples=[1000])
+    """Tokens at which the half wave ends; longer completions score as this one."""
+
+    @model_validator(mode="after")
+    def short_and_right_is_best(self) -> "Cosine":
+        if self.min_value_wrong > self.max_value_wrong or self.min_value_correct > self.max_value_correct:
+            raise ValueError(
+                "a min_value above its max_value; short wrong answers would be paid for, long right ones too"
+            )
+        return self
+
+
+class RepetitionPenalty(Reward):
+    ngram_size: int = Field(ge=1, examples=[3])
+    max_penalty: float = Field(le=0, examples=[-1.0])
+    """Score of a completion that repeats one n-gram for ever."""
+    language: Literal["en", "zh"] = Field(examples=["en"])
+
+
+class SoftOverlongPunishment(Reward):
+    max_completion_len: int = Field(ge=1, examples=[16384])
+    """Tokens up to which a completion is not wholly punished; beyond it the score is -1."""
+    soft_punish_cache: int = Field(ge=0, examples=[4096])
+    """Tokens before that over which the score falls from 0."""
+
+    @model_validator(mode="after")
+    def the_cache_fits(self) -> "SoftOverlongPunishment":
+        if self.soft_punish_cache > self.max_completion_len:
+            raise ValueError(
+                f"soft_punish_cache {self.soft_punish_cache} is more than max_completion_len {self.max_completion_len}"
+            )
+        return self
+
+
+class CodeFormat(Reward):
+    language: str = Field(pattern=r"^[a-z+#]+$", examples=["python"])
+    """Name after the three backticks of the code block."""
+
+
+class Code(Reward):
+    column: str = Field(min_length=1, examples=["verification_info"])
+    """Holds the test cases; `prepare.columns.keep` has to name it too."""
+    language: Literal["python"] = Field(examples=["python"])
+    timeout_s: float = Field(gt=0, le=60, examples=[5])
+    """CPU seconds for one test case."""
+    memory_mib: int = Field(ge=32, examples=[512])
+    """Address space of the program."""
+
+
+class CustomReward(Reward):
+    """Your own function. Every further key under it is a parameter that the function gets by name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    function: str = Field(examples=["rewards/brevity.py:brevity"])
+    """`path/to/file.py:function` or `module:function`."""
+    timeout_s: float = Field(gt=0, le=3600, examples=[10])
+    """CPU seconds for one completion; ten times as many by the clock on the wall. A longer call stops the run."""
+
+    @field_validator("function")
+    @classmethod
+    def names_a_function(cls, function: str) -> str:
+        if not re.fullmatch(r"[^:]+:[A-Za-z_]\w*", function):
+            raise ValueError("`path/to/file.py:function` or `module:function`")
+        return function
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})
 
 
 class Rewards(Section):
-    """The total reward is the weighted sum. A reward with weight 0 is still measured."""
+    """The total reward is the weighted sum. A reward that is not named here is not measured.
 
-    accuracy: Reward
+    Names that are none of these fields are your own rewards.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, CustomReward]
+
+    accuracy: Reward | None = None
     """1 if math-verify holds the declared answer equal to the gold, else 0."""
-    format: Reward
+    format: Reward | None = None
     """1 if the completion is one <think> block and one <answer> block and nothing else, else 0."""
-    tag_count: Reward
+    tag_count: Reward | None = None
     """A quarter for each of the four tags that is there exactly once."""
+    reasoning_steps: ReasoningSteps | None = None
+    """Share of the wanted number of marked steps in the thoughts."""
+    length: Reward | None = None
+    """Shorter than the rest of the group is better; a wrong answer earns nothing by it (Kimi k1.5)."""
+    cosine: Cosine | None = None
+    """Right answers earn less the longer they are, wrong ones are punished less (arXiv:2502.03373)."""
+    repetition_penalty: RepetitionPenalty | None = None
+    """Negative share of repeated n-grams."""
+    soft_overlong_punishment: SoftOverlongPunishment | None = None
+    """0, then falling to -1 at the longest length (DAPO, arXiv:2503.14476)."""
+    code_format: CodeFormat | None = None
+    """1 for `format` with a code block in the answer, else 0."""
+    code: Code | None = None
+    """Share of test cases that the program in the answer passes, in a sandbox."""
+
+    @model_validator(mode="after")
+    def names_are_columns(self) -> "Rewards":
+        if not self.named():
+            raise ValueError("no reward at all; accuracy and format are the tutorial's")
+        for name in self.__pydantic_extra__ or {}:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "total":
+                raise ValueError(f"a reward named {name!r}; a name is small letters, digits and _, and not `total`")
+        return self
+
+    def named(self) -> dict[str, Reward]:
+        """The rewards that params name, built-in ones first, each in the order of this class or of the file."""
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: reward for name, reward in {**own, **(self.__pydantic_extra__ or {})}.items() if reward is not None
+        }
 
 
 class Rule(Section):
@@ -332,6 +462,8 @@ class Launch(Section):
     last bits, so bit-equal runs need an equal count."""
     micro_batch_size: int = Field(ge=1)
     """Sequences per forward and backward pass, at most; the rest is gradient accumulation."""
+    reward_workers: int = Field(ge=1)
+    """Processes that verify answers and run your own rewards."""
     evaluate_timeout_s: int = Field(ge=1)
     """Seconds after which a lighteval process is stopped."""
 
@@ -343,11 +475,21 @@ class Params(Section):
     prompts: Prompts
     prepare: Prepare
     sft: SFT
+    verifier: Verifier
     rewards: Rewards
     grpo: GRPO
     evaluate: Evaluate
     report: Report
     launch: Launch
+
+    @model_validator(mode="after")
+    def golds_for_rewards(self) -> "Params":
+        verifying = [name for name in ("accuracy", "length", "cosine") if getattr(self.rewards, name) is not None]
+        if self.prepare.columns.answer is None and self.prepare.dataset != "equations" and verifying:
+            raise ValueError(
+                f"prepare.columns.answer is null, and {', '.join(verifying)} of `rewards` need a gold answer"
+            )
+        return self
 
 
 def load_params(path: Path) -> Params:
@@ -419,15 +561,32 @@ def _describe(error: dict[str, Any], data: dict[str, Any]) -> tuple[str, str, st
         hint = f"did you mean `{near[0]}`?" if near else f"one of: {', '.join(known)}"
         return where, "an unknown key", hint
     if error["type"] == "missing":
-        return where, "no such key", "a value; the schema has no defaults"
+        return _describe_missing(location, where)
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error" and isinstance(error["input"], dict):
         return where, message, "keys that fit together"
     return where, repr(error["input"]), message[0].lower() + message[1:]
 
 
+def _describe_missing(location: list[str], where: str) -> tuple[str, str, str]:
+    if location[0] == "rewards" and len(location) == 3 and location[1] not in Rewards.model_fields:
+        near = difflib.get_close_matches(location[1], Rewards.model_fields, n=1)
+        built_in = f"did you mean `{near[0]}`?" if near else f"one of {', '.join(Rewards.model_fields)}"
+        return where, f"a reward that is not built in, without `{location[2]}`", f"{built_in}; or your own, complete"
+    examples = _model_at(location[:-1]).model_fields[location[-1]].examples
+    return where, "no such key", f"a value{f', such as {examples[0]}' if examples else ''}; the schema has no defaults"
+
+
 def _keys_at(location: list[str]) -> list[str]:
+    return list(_model_at(location).model_fields)
+
+
+def _model_at(location: list[str]) -> Any:
+    """The schema of a section."""
     model: Any = Params
     for part in location:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+        field = model.model_fields.get(part)
+        annotation = field.annotation if field else CustomReward  # only `rewards` has names that are no fields
+        models = [kind for kind in get_args(annotation) or (annotation,) if isinstance(kind, type)]
+        model = next(kind for kind in models if issubclass(kind, Section))
+    return model

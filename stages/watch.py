@@ -58,6 +58,13 @@ def hold_out(rows: list[dict[str, Any]], problems: int) -> tuple[list[dict[str, 
             wanted="fewer: a problem of the probe is not trained on",
             do="lower grpo.probe.problems, or raise prepare.max_train",
         )
+    if problems and any(not row.get("answer") for row in rows):
+        raise InputError(
+            "params.yaml: grpo.probe.problems",
+            got=f"{problems}, of problems without a gold answer",
+            wanted="golds, which the probe is scored against",
+            do="set it to 0",
+        )
     ordered = sorted(rows, key=lambda row: hashlib.sha256(f"probe/{row['id']}".encode()).hexdigest())
     chosen = {row["id"] for row in ordered[:problems]}
     return [row for row in rows if row["id"] in chosen], [row for row in rows if row["id"] not in chosen]

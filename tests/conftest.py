@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stages.params import Params, check_params, read_yaml
+from stages.rewards import Verifier
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
 
@@ -31,6 +32,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     os.environ.clear()
     os.environ.update(environment)
+
+
+@pytest.fixture(scope="session")
+def verifier() -> Iterator[Verifier]:
+    """Two workers that tests share; they start with the first answer that needs them."""
+    with Verifier(timeout_s=5.0, max_timeout_frac=1.0, workers=2) as verifier:
+        yield verifier
 
 
 @pytest.fixture

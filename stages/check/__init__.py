@@ -9,7 +9,7 @@ the machine has to be looked at.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from stages.check.estimate import Machine, grpo_step_s, memory_gib, resources, sft_step_s, shape
@@ -30,7 +30,7 @@ from stages.check.rules import (
     trace_lengths,
     unseen_advantages,
 )
-from stages.check.workspace import Workspace, read_config, readable, score
+from stages.check.workspace import Workspace, read_config
 from stages.errors import InputError
 from stages.health import reward_weights
 from stages.manifest import MANIFEST
@@ -69,36 +69,39 @@ def check_problems(work: Workspace) -> list[Finding]:
 def check_golds(work: Workspace) -> list[Finding]:
     if work.train is None or work.manifest is None:
         return later("golds that parse", "prepare")
-    answers = list(dict.fromkeys(row["answer"] for row in work.train[: 10 * GOLDS]))[:GOLDS]
+    answers = list(dict.fromkeys(row["answer"] for row in work.train[: 10 * GOLDS] if row.get("answer")))[:GOLDS]
+    if not answers:
+        return [Finding("ok", "golds that parse", str(PREPARED), "the data have none")]
     left_out = sum(count for reason, count in work.manifest["dropped"].items() if "cannot read" in reason)
-    return [golds(len(answers), [gold for gold in answers if not readable(gold)], left_out, len(work.train))]
+    bad = [gold for gold, good in zip(answers, work.scoring.verifier.readable(answers), strict=True) if not good]
+    return [golds(len(answers), bad, left_out, len(work.train))]
 
 
 def check_rewards(work: Workspace) -> list[Finding]:
     if work.train is None or work.traces is None:
         return later("rewards on real rows", "prepare")
-    rows = [row for row in work.train[:DRY_RUN] if readable(row["answer"])]
+    rows = [row for row in work.train[:DRY_RUN] if row.get("answer")]
+    good = work.scoring.verifier.readable([row["answer"] for row in rows])
+    rows = [row for row, readable in zip(rows, good, strict=True) if readable]
+    if not rows:
+        return []
     by_id = {row["id"]: row for row in rows}
     traces = [row for row in work.traces[: DRY_RUN * 100] if row["id"] in by_id][: 2 * DRY_RUN]
-    right = score(work.params, [completion_text("Some thoughts.", row["answer"]) for row in rows], rows)
-    wrong = score(work.params, [completion_text("Some thoughts.", wrong_answer(row, work)) for row in rows], rows)
-    bare = score(work.params, ["I do not know." for _ in rows], rows)
-    real = score(work.params, [row["completion"] for row in traces], [by_id[row["id"]] for row in traces])
+    right = work.score([completion_text("Some thoughts.", row["answer"]) for row in rows], rows)
+    wrong = work.score([completion_text("Some thoughts.", wrong_answer(row, work)) for row in rows], rows)
+    bare = work.score(["I do not know." for _ in rows], rows)
+    real = work.score([row["completion"] for row in traces], [by_id[row["id"]] for row in traces])
     wrong = {name: [*values, *bare[name]] for name, values in wrong.items()}
     return dry_run(right, wrong, real, reward_weights(work.params))
 
 
-def wrong_answer(row: Mapping[str, Any], work: Workspace) -> str:
+def wrong_answer(row: dict[str, Any], work: Workspace) -> str:
     """The gold of another problem; of the first few that are written otherwise, one that is not equal all the same."""
-    others = [
-        str(gold) for gold in dict.fromkeys(other["answer"] for other in work.train or []) if gold != row["answer"]
-    ]
+    known = dict.fromkeys(str(other["answer"]) for other in work.train or [] if other.get("answer"))
+    others = [gold for gold in known if gold != row["answer"]]
     candidates = [*others[:3], f"{row['answer']} + 1"]
-    verdicts = score(
-        work.params, [completion_text("Some thoughts.", text) for text in candidates], [row] * len(candidates)
-    )
-    found = zip(candidates, verdicts.get("accuracy", []), strict=False)  # no accuracy in params: any will do
-    return next((text for text, verdict in found if verdict == 0), candidates[0])
+    verdicts = work.verdicts([completion_text("Some thoughts.", text) for text in candidates], row)
+    return next((text for text, verdict in zip(candidates, verdicts, strict=True) if verdict is False), candidates[0])
 
 
 def check_base(work: Workspace) -> list[Finding]:
@@ -186,14 +189,15 @@ CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
 
 def findings(params: Params, stage: str | None = None) -> list[Finding]:
     """What there is to say about one stage, or about all. A model that cannot be loaded is a fault like any other."""
-    work, found = Workspace(params), []
-    for concerned, check in CHECKS:
-        if stage in (None, concerned):
-            try:
-                found += check(work)
-            except InputError as error:
-                fault = Finding("fault", "model", error.where, error.got, f"Wanted {error.wanted}.", error.do)
-                found += [fault] if fault not in found else []
+    found: list[Finding] = []
+    with Workspace(params) as work:
+        for concerned, check in CHECKS:
+            if stage in (None, concerned):
+                try:
+                    found += check(work)
+                except InputError as error:
+                    fault = Finding("fault", "input", error.where, error.got, f"Wanted {error.wanted}.", error.do)
+                    found += [fault] if fault not in found else []
     return found
 
 

@@ -1,17 +1,17 @@
 """What the preflight can look at: params, and what the stages have made so far."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from stages.errors import InputError
-from stages.health import reward_weights
 from stages.manifest import read_jsonl, require_complete
 from stages.params import Params
 from stages.paths import PREPARED, SFT_MODEL
 from stages.prompts import prompt_messages
+from stages.rewards import Score, Scoring
 
 SAMPLE = 512
 """Traces whose tokens are counted; they are ordered by a hash, so these are as good as any."""
@@ -65,6 +65,30 @@ class Workspace:
 
         return load_tokenizer(str(folder), self.params.model)
 
+    @cached_property
+    def scoring(self) -> Scoring:
+        return Scoring(self.params.rewards, self.params.verifier, self.params.launch.reward_workers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if "scoring" in vars(self):  # it has worker processes only if somebody asked for it
+            self.scoring.close()
+
+    def score(self, texts: Sequence[str], rows: Sequence[dict[str, Any]]) -> dict[str, list[Score]]:
+        """Every reward of params for one text of each row, each a group of its own."""
+        return self.scoring.scores(self.scoring.completions(texts, rows, [self._tokens(text) for text in texts]), 1)
+
+    def verdicts(self, texts: Sequence[str], row: dict[str, Any]) -> list[bool | None]:
+        """The verifier's, whatever rewards params name."""
+        return [c.correct for c in self.scoring.completions(texts, [row] * len(texts), [0] * len(texts))]
+
+    def _tokens(self, text: str) -> int:
+        """A guess as long as there is no tokenizer: four characters each."""
+        tokenizer = self.tokenizer("grpo")
+        return len(text) // 4 if tokenizer is None else len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def config(self, stage: str) -> dict[str, Any]:
         """Of the model that a stage starts from, or of its base as long as that is all there is; empty if unknown."""
         folder = self.sft_model if stage == "grpo" and self.sft_model else self.base
@@ -112,17 +136,3 @@ def complete(folder: Path, stage: str) -> dict[str, Any] | None:
 def read_config(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content
-
-
-def score(params: Params, texts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
-    """Every reward of params for one text of each row. The one place here that knows how a reward is called."""
-    from stages.rewards import REWARDS
-
-    pairs = list(zip(texts, rows, strict=True))
-    return {name: [REWARDS[name](text, row["answer"]) for text, row in pairs] for name in reward_weights(params)}
-
-
-def readable(gold: str) -> bool:
-    from stages.rewards.accuracy import parse_gold
-
-    return bool(parse_gold(gold))

@@ -1,6 +1,6 @@
 """Stage 4: models/sft and models/grpo on the held-out problems, judged by lighteval, compared with statistics.
 
-Reads   models/sft/, models/grpo/, data/prepared/test.jsonl; the `prompts`, `rewards` and `evaluate` sections
+Reads   models/sft/, models/grpo/, data/prepared/test.jsonl; the `prompts`, `verifier` and `evaluate` sections
 Writes  results/evaluate/metrics.json and, for each problem and model, completions and verdicts in samples.jsonl
 Run     posttrain evaluate; `posttrain gate` reads the metrics and fails if the gain is too small
 
@@ -24,7 +24,7 @@ from stages.errors import GateError, InputError, PosttrainError
 from stages.evaluate.statistics import bootstrap_interval, sign_flip_p_value, verdict
 from stages.manifest import publish_files, read_jsonl, require_complete, scratch, write_json, write_jsonl
 from stages.params import Params
-from stages.rewards import scores
+from stages.rewards import Verifier, judge
 
 RUNNER = Path(__file__).with_name("lighteval_runner.py")
 MODELS = {"sft": paths.SFT_MODEL, "grpo": paths.GRPO_MODEL}
@@ -40,9 +40,11 @@ def run(params: Params) -> None:
     for stage, folder in MODELS.items():
         require_complete(folder, stage)
     problems = read_jsonl(paths.PREPARED / "test.jsonl")
+    require_golds(problems)
     with scratch("evaluate") as folder:
         outcome = run_lighteval(spec(params, problems, folder), folder, params.launch.evaluate_timeout_s)
-        samples = join(problems, outcome)
+        with Verifier(params.verifier.timeout_s, 1.0, params.launch.reward_workers) as verifier:
+            samples = join(problems, outcome, verifier)
         metrics = summary(samples, outcome, params)
         out = folder / "results"
         out.mkdir()
@@ -53,6 +55,17 @@ def run(params: Params) -> None:
     write_json(paths.RUN_LOG / "evaluate.json", {"stage": "evaluate", "seconds": seconds, **outcome["versions"]})
     show(metrics)
     print(f"evaluate | wrote {paths.EVALUATE_RESULTS}/ in {seconds:.0f} s | next: posttrain report")
+
+
+def require_golds(problems: list[dict[str, Any]]) -> None:
+    """Raises: InputError if the data have no gold answers to judge by."""
+    if not all(problem["answer"] for problem in problems):
+        raise InputError(
+            str(paths.PREPARED / "test.jsonl"),
+            got="problems without a gold answer (prepare.columns.answer is null)",
+            wanted="a gold answer for lighteval to judge by; it does not run programs",
+            do="evaluate such a model with a benchmark of its own, for instance lighteval's lcb:codegeneration",
+        )
 
 
 def spec(params: Params, problems: list[dict[str, str]], folder: Path) -> dict[str, Any]:
@@ -133,14 +146,15 @@ def run_lighteval(spec: dict[str, Any], folder: Path, timeout_s: int) -> dict[st
     return outcome
 
 
-def join(problems: list[dict[str, str]], outcome: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a problem: gold, and for each model its completions, lighteval's verdicts and our rewards."""
+def join(problems: list[dict[str, Any]], outcome: dict[str, Any], verifier: Verifier) -> list[dict[str, Any]]:
+    """One row a problem: gold, and for each model its completions, lighteval's verdicts and our own."""
     rows = []
     for number, problem in enumerate(problems):
         row: dict[str, Any] = dict(problem)
         for name in MODELS:
             theirs = outcome[name]["rows"][number]
-            rewards = [scores(completion, problem["answer"]) for completion in theirs["completions"]]
+            texts = theirs["completions"]
+            rewards = judge(texts, [problem["answer"]] * len(texts), verifier)
             row[name] = {key: theirs[key] for key in ("completions", "correct", "finished")} | {"rewards": rewards}
         rows.append(row)
     return rows
@@ -181,7 +195,8 @@ def model_metrics(samples: list[dict[str, Any]], name: str, lighteval: dict[str,
         "pass@1_high": interval.high,
         "format": _mean([reward["format"] for reward, _, _ in completions]),
         "finished": _mean([float(finished) for _, _, finished in completions]),
-        "reward_disagrees": sum(reward["accuracy"] != correct for reward, correct, _ in completions),
+        "reward_disagrees": sum(reward["accuracy"] not in (correct, None) for reward, correct, _ in completions),
+        "reward_undecided": sum(reward["accuracy"] is None for reward, _, _ in completions),
     }
 
 

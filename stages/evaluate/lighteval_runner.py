@@ -181,6 +181,8 @@ def comparator(verdicts: dict[tuple[str, str], float]) -> Any:
     from lighteval.metrics.dynamic_metrics import MultilingualExtractiveMatchMetric
     from lighteval.metrics.utils.extractive_match_utils import LatexExtractionConfig
 
+    from stages.answers import is_evaluated
+
     extraction = (LatexExtractionConfig(boxed_match_priority=0),)
     match = MultilingualExtractiveMatchMetric(
         fallback_mode="no_fallback",
@@ -192,7 +194,8 @@ def comparator(verdicts: dict[tuple[str, str], float]) -> Any:
     def compare(doc: Any, model_response: Any) -> float:
         key = (doc.choices[0], model_response.final_text[0])
         if key not in verdicts:
-            verdicts[key] = match.compute(doc, model_response) if key[1] else 0.0
+            sound = bool(key[1]) and is_evaluated(unboxed(key[1]), unboxed(key[0]))
+            verdicts[key] = match.compute(doc, model_response) if sound else 0.0
         return verdicts[key]
 
     return compare
@@ -200,6 +203,10 @@ def comparator(verdicts: dict[tuple[str, str], float]) -> Any:
 
 def boxed(answer: str) -> str:
     return f"\\boxed{{{answer}}}"
+
+
+def unboxed(text: str) -> str:
+    return text.removeprefix("\\boxed{").removesuffix("}")
 
 
 def normalise(text: str) -> str:

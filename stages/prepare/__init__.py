@@ -1,11 +1,11 @@
 """Stage 1: problems, gold answers and teacher traces in one form, training and held-out problems apart.
 
-Reads   the `prepare` section: a source of problems (built-in equations, a file, a folder, the Hub)
+Reads   the `prepare` and `verifier` sections: a source of problems (built-in equations, a file, a folder, the Hub)
 Writes  data/prepared/{sft,train,test}.jsonl and a manifest that counts every row left out and why
 Run     posttrain prepare
 
-`sft.jsonl` has {id, problem, completion}, one row a trace; `train.jsonl` and `test.jsonl` have {id, problem, answer},
-one row a problem. No problem of the test set is in the other two.
+`sft.jsonl` has {id, problem, completion}, one row a trace; `train.jsonl` and `test.jsonl` have {id, problem, answer}
+and the columns to keep, one row a problem. No problem of the test set is in the other two.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 from stages.errors import InputError
 from stages.manifest import publish, scratch, write_jsonl
@@ -21,6 +22,7 @@ from stages.paths import PREPARED
 from stages.prepare.equations import equations, teacher_trace
 from stages.prepare.sources import Row, load_rows
 from stages.prompts import completion_text
+from stages.rewards.verifier import Verifier
 
 BUILT_IN = "equations"
 
@@ -32,6 +34,8 @@ class Problem:
     """The gold, as math-verify reads it."""
     completions: tuple[str, ...]
     """What SFT imitates; empty for test problems."""
+    kept: tuple[tuple[str, Any], ...] = ()
+    """Columns that `prepare.columns.keep` names."""
 
     @property
     def key(self) -> str:
@@ -42,21 +46,26 @@ class Problem:
     def id(self) -> str:
         return self.key[:12]
 
+    def row(self) -> dict[str, Any]:
+        return {**dict(self.kept), "id": self.id, "problem": self.text, "answer": self.answer}
+
 
 def run(params: Params) -> None:
     """Prepare and publish data/prepared."""
     dropped: Counter[str] = Counter()
     train, test = built_in(params) if params.prepare.dataset == BUILT_IN else from_source(params.prepare, dropped)
-    test = deduplicate(gradable(test, dropped), dropped)
-    train = deduplicate(gradable(train, dropped), dropped)
+    if params.prepare.dataset == BUILT_IN or params.prepare.columns.answer is not None:
+        with Verifier(params.verifier.timeout_s, 1.0, params.launch.reward_workers) as verifier:
+            train, test = (gradable(problems, verifier, dropped) for problems in (train, test))
+    test, train = deduplicate(test, dropped), deduplicate(train, dropped)
     train = cap(decontaminate(train, test, dropped), params.prepare.max_train, dropped)
     test = cap(test, params.prepare.max_test, dropped)
     require_rows(train, test, params.prepare, dropped)
     traces = [(problem, completion) for problem in train for completion in problem.completions]
     rows = {
         "sft": [{"id": p.id, "problem": p.text, "completion": completion} for p, completion in traces],
-        "train": [{"id": p.id, "problem": p.text, "answer": p.answer} for p in train],
-        "test": [{"id": p.id, "problem": p.text, "answer": p.answer} for p in test],
+        "train": [p.row() for p in train],
+        "test": [p.row() for p in test],
     }
     counts = {name: len(value) for name, value in rows.items()}
     with scratch("prepare") as folder:
@@ -107,8 +116,8 @@ def normalise(rows: list[Row], params: Prepare, dropped: Counter[str]) -> list[P
     pattern = re.compile(params.answer_pattern) if params.answer_pattern else None
     columns, problems = params.columns, []
     for row in rows:
-        answer, solution = row[columns.answer], row[columns.solution]
-        if pattern is not None:
+        answer, solution = row[columns.answer] if columns.answer else "", row[columns.solution]
+        if pattern is not None and columns.answer:
             match = pattern.search(answer)
             if match is None or match[1] is None:
                 dropped["without a match of prepare.answer_pattern"] += 1
@@ -117,16 +126,16 @@ def normalise(rows: list[Row], params: Prepare, dropped: Counter[str]) -> list[P
         if params.drop_pattern:
             solution = re.sub(params.drop_pattern, "", solution)
         answer = answer.strip()
-        trace = completion_text(solution.strip(), answer)
-        problems.append(Problem(row[columns.problem].strip(), answer, (trace,)))
+        trace = completion_text(solution.strip(), answer) if columns.answer else solution.strip()
+        kept = tuple((name, row[name]) for name in columns.keep)
+        problems.append(Problem(row[columns.problem].strip(), answer, (trace,), kept))
     return problems
 
 
-def gradable(problems: list[Problem], dropped: Counter[str]) -> list[Problem]:
+def gradable(problems: list[Problem], verifier: Verifier, dropped: Counter[str]) -> list[Problem]:
     """Those whose gold math-verify can read: a reward against an unreadable gold would be noise."""
-    from stages.rewards.accuracy import parse_gold
-
-    kept = [problem for problem in problems if parse_gold(problem.answer)]
+    readable = verifier.readable([problem.answer for problem in problems])
+    kept = [problem for problem, can in zip(problems, readable, strict=True) if can]
     dropped["with a gold answer that math-verify cannot read"] += len(problems) - len(kept)
     return kept
 

@@ -16,11 +16,13 @@ def load_rows(params: Prepare, split: str) -> list[Row]:
     Raises: InputError naming the file and line, or the row, that cannot be used.
     """
     where, rows = _load(params, split)
-    columns = (params.columns.problem, params.columns.solution, params.columns.answer)
+    named = (params.columns.problem, params.columns.solution, params.columns.answer)
+    columns = tuple(name for name in named if name is not None)
     if not rows:
         raise InputError(where, got="no rows", wanted="one JSON object a line", do="check prepare.dataset")
     for number, row in enumerate(rows, start=1):
         _check_columns(row, columns, f"{where}: row {number}")
+        _check_kept(row, params.columns.keep, f"{where}: row {number}")
     return rows
 
 
@@ -75,12 +77,7 @@ def _check_columns(row: Row, columns: tuple[str, ...], where: str) -> None:
     for column in columns:
         value = row.get(column)
         if column not in row:
-            raise InputError(
-                where,
-                got=f"columns {', '.join(map(str, row)) or 'none'}",
-                wanted=f"a column `{column}`",
-                do="set prepare.columns in params.yaml to the names that the data use",
-            )
+            raise _no_such_column(row, column, where)
         if not isinstance(value, str) or not value.strip():
             raise InputError(
                 where,
@@ -95,6 +92,27 @@ def _check_columns(row: Row, columns: tuple[str, ...], where: str) -> None:
                 wanted="text",
                 do="mend or remove the row",
             )
+
+
+def _check_kept(row: Row, columns: list[str], where: str) -> None:
+    for column in columns:
+        if column not in row:
+            raise _no_such_column(row, column, where)
+        try:
+            json.dumps(row[column], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                where, got=f"`{column}`: {error}", wanted="text, numbers, lists or objects", do="convert the column"
+            ) from None
+
+
+def _no_such_column(row: Row, column: str, where: str) -> InputError:
+    return InputError(
+        where,
+        got=f"columns {', '.join(map(str, row)) or 'none'}",
+        wanted=f"a column `{column}`",
+        do="set prepare.columns in params.yaml to the names that the data use",
+    )
 
 
 def _load_saved(path: Path, split: str) -> tuple[str, list[Row]]:

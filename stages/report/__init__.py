@@ -20,7 +20,8 @@ from stages.params import Params
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 INK, GRID = "#57606a", "#d0d7de"
-COLOURS = ("#0969da", "#bf8700", "#1a7f37")
+COLOURS = ("#0969da", "#bf8700", "#1a7f37", "#8250df", "#cf222e", "#57606a", "#0550ae", "#9a6700")
+NO_SCORES = ("reward/total", "reward/zero_std_frac", "reward/verifier_timeouts")
 
 Columns = dict[str, list[float | None]]
 
@@ -38,7 +39,6 @@ class Plot:
 
 PLOTS = (
     Plot("SFT: loss per token", "sft", ("loss",)),
-    Plot("GRPO: rewards", "grpo", ("reward/accuracy", "reward/format", "reward/tag_count")),
     Plot("GRPO: advantage/std (band: the tutorial's 0.2 to 0.4)", "grpo", ("advantage/std",), band=(0.2, 0.4)),
     Plot("GRPO: policy/kl_divergence (line: the tutorial's 0.05)", "grpo", ("policy/kl_divergence",), limit=0.05),
 )
@@ -53,6 +53,7 @@ def run(params: Params) -> None:
         stage: read_curve(require_file(folder / "curve.tsv", stage))
         for stage, folder in (("sft", paths.SFT_RESULTS), ("grpo", paths.GRPO_RESULTS))
     }
+    rewards = tuple(name for name in curves["grpo"] if name.startswith("reward/") and name not in NO_SCORES)
     page = render(
         evaluation=evaluation,
         metrics=metric_names(evaluation["sft"]),
@@ -60,7 +61,11 @@ def run(params: Params) -> None:
         sft=read_results(paths.SFT_RESULTS / "metrics.json", "sft"),
         progress=progress(curves["grpo"]),
         health=read_results(paths.GRPO_RESULTS / "health.json", "grpo"),
-        plots=[{"title": plot.title, "svg": draw(plot, curves[plot.stage])} for plot in PLOTS],
+        rewards=rewards,
+        plots=[
+            {"title": plot.title, "svg": draw(plot, curves[plot.stage])}
+            for plot in (PLOTS[0], Plot("GRPO: rewards", "grpo", rewards), *PLOTS[1:])
+        ],
         samples=samples[: params.report.num_samples],
     )
     with scratch("report") as folder:

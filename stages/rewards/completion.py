@@ -26,4 +26,4 @@ Score = float | None
 """None is no verdict: the completion is left out of its group's statistics. It is never a silent 0."""
 
 Reward = Callable[..., Any]
-"""f(completion, **parameters) -> Score, or f(group, **parameters) -> list[Score]: the first parameter's name decides."""
+"""f(completion, **parameters) -> Score, or f(group, **parameters) -> list[Score]: the first one's name decides."""

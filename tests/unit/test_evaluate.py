@@ -17,6 +17,7 @@ from stages.evaluate.statistics import Interval, bootstrap_interval, sign_flip_p
 from stages.manifest import publish, write_jsonl
 from stages.params import Params
 from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, RUN_LOG, SCRATCH, SFT_MODEL
+from stages.rewards import Verifier
 
 ParamsWith = Callable[[dict[str, Any]], Params]
 
@@ -136,26 +137,26 @@ def test_a_verdict_needs_the_whole_interval(low: float, high: float, claim: str)
 # The comparison
 
 
-def test_join_puts_both_models_next_to_each_problem() -> None:
-    rows = join(PROBLEMS, OUTCOME)
+def test_join_puts_both_models_next_to_each_problem(verifier: Verifier) -> None:
+    rows = join(PROBLEMS, OUTCOME, verifier)
     assert [{key: row[key] for key in ("id", "problem", "answer")} for row in rows] == PROBLEMS
     assert rows[0]["sft"] == {
         "completions": [RIGHT, WRONG],
         "correct": [1.0, 0.0],
         "finished": [True, False],
         "rewards": [
-            {"accuracy": 1.0, "format": 1.0, "tag_count": 1.0},
-            {"accuracy": 0.0, "format": 1.0, "tag_count": 1.0},
+            {"accuracy": 1.0, "format": 1.0},
+            {"accuracy": 0.0, "format": 1.0},
         ],
     }
     assert rows[1]["grpo"]["rewards"] == [
-        {"accuracy": 1.0, "format": 1.0, "tag_count": 1.0},
-        {"accuracy": 0.0, "format": 0.0, "tag_count": 0.0},  # nothing declared
+        {"accuracy": 1.0, "format": 1.0},
+        {"accuracy": 0.0, "format": 0.0},  # nothing declared
     ]
 
 
-def test_the_metrics_of_a_model_by_hand() -> None:
-    metrics = model_metrics(join(PROBLEMS, OUTCOME), "sft", OUTCOME["sft"]["metrics"])
+def test_the_metrics_of_a_model_by_hand(verifier: Verifier) -> None:
+    metrics = model_metrics(join(PROBLEMS, OUTCOME, verifier), "sft", OUTCOME["sft"]["metrics"])
     assert metrics == {
         "pass@1": 0.25,
         "pass@2": 0.5,
@@ -164,21 +165,22 @@ def test_the_metrics_of_a_model_by_hand() -> None:
         "format": 0.75,  # all but BARE
         "finished": 0.5,  # each problem's first of two
         "reward_disagrees": 0,
+        "reward_undecided": 0,
     }
 
 
-def test_disagreements_of_reward_and_lighteval_are_counted() -> None:
+def test_disagreements_of_reward_and_lighteval_are_counted(verifier: Verifier) -> None:
     # lighteval takes one WRONG for right and, in the other problem, one RIGHT for wrong.
     outcome = {
         **OUTCOME,
         "sft": answers(([RIGHT, WRONG], [1.0, 1.0]), ([BARE, RIGHT], [0.0, 0.0]), **{"pass@1": 0.5}),
     }
-    assert model_metrics(join(PROBLEMS, outcome), "sft", {"pass@1": 0.5})["reward_disagrees"] == 2
+    assert model_metrics(join(PROBLEMS, outcome, verifier), "sft", {"pass@1": 0.5})["reward_disagrees"] == 2
 
 
-def test_the_summary_by_hand(params_with: ParamsWith) -> None:
+def test_the_summary_by_hand(params_with: ParamsWith, verifier: Verifier) -> None:
     params = params_with({"evaluate.num_samples": 2, "evaluate.gate.min_gain": 0.2})
-    metrics = summary(join(PROBLEMS, OUTCOME), OUTCOME, params)
+    metrics = summary(join(PROBLEMS, OUTCOME, verifier), OUTCOME, params)
     assert (metrics["sft"]["pass@1"], metrics["grpo"]["pass@1"]) == (0.25, 0.75)
     # First problem 2/2 - 1/2, second 1/2 - 0/2: both gain 0.5, so the interval is a point, and ++ or -- is half of
     # all signs.
@@ -219,6 +221,7 @@ def outcome_of(correct: dict[str, list[list[float]]]) -> tuple[list[dict[str, st
 )
 def test_the_gate(
     params_with: ParamsWith,
+    verifier: Verifier,
     sft: list[list[float]],
     grpo: list[list[float]],
     min_gain: float | None,
@@ -226,7 +229,7 @@ def test_the_gate(
     passed: bool,
 ) -> None:
     problems, outcome = outcome_of({"sft": sft, "grpo": grpo})
-    metrics = summary(join(problems, outcome), outcome, params_with({"evaluate.gate.min_gain": min_gain}))
+    metrics = summary(join(problems, outcome, verifier), outcome, params_with({"evaluate.gate.min_gain": min_gain}))
     assert metrics["verdict"] == claim
     assert metrics["gate"] == {"min_gain": min_gain, "passed": passed}
 

@@ -1,17 +1,18 @@
 """The grpo stage: what reaches TRL, the tutorial's metric names, the advantages."""
 
+import math
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from transformers.trainer_callback import PrinterCallback
-from trl import GRPOTrainer
 
 from stages import grpo
 from stages.params import Params, load_params
 from stages.prompts import completion_text
-from stages.rewards import REWARDS
+from stages.rewards import Score, Scoring
 from stages.scratch import random_model, train_tokenizer
 from stages.training import align_special_tokens
 
@@ -34,7 +35,6 @@ def test_the_tutorials_objective_reaches_trl(params: Params, tmp_path: Path) -> 
     config = grpo.trainer_config(load_params(ROOT / "params.yaml"), tmp_path)
     assert (config.beta, config.epsilon, config.scale_rewards, config.num_generations) == (0.01, 0.2, "none", 16)
     assert config.reward_weights == [1.0, 0.1, 0.05]
-    assert list(REWARDS) == ["accuracy", "format", "tag_count"]
     # 8 problems x 16 completions, whatever the split into passes
     assert config.per_device_train_batch_size * config.gradient_accumulation_steps == 128
     assert config.generation_batch_size == 128
@@ -47,41 +47,78 @@ def test_fewer_sequences_per_pass_change_no_batch(params: Params, tmp_path: Path
     assert config.generation_batch_size == 8
 
 
-def test_reward_function_scores_each_completion_against_its_own_gold() -> None:
+@pytest.fixture(scope="module")
+def scoring(params: Params) -> Iterator[Scoring]:
+    with Scoring(params.rewards, params.verifier, workers=1) as scoring:
+        yield scoring
+
+
+def test_reward_function_scores_each_completion_against_its_own_gold(scoring: Scoring) -> None:
     right, wrong = completion_text("thoughts", "x = 5"), completion_text("thoughts", "x = 6")
-    function = grpo.reward_function("accuracy", REWARDS["accuracy"])
+    rows = [{"id": "a", "problem": "?", "answer": "x = 5"}, {"id": "b", "problem": "?", "answer": "x = 6"}]
+    function = grpo.reward_function("accuracy", scoring, rows, 4)
     completions = [[{"role": "assistant", "content": text}] for text in (right, wrong, right)]
-    assert function(completions=completions, answer=["x = 5", "x = 5", "x = 6"], prompts=[]) == [1.0, 0.0, 0.0]
+    scores = function(completions=completions, completion_ids=[[1], [1, 2], [1]], number=[0, 0, 1], prompts=[])
+    assert scores == [1.0, 0.0, 0.0]
     assert function.__name__ == "accuracy"  # TRL names its metric after it
 
 
-def test_two_steps_log_the_tutorials_names_and_move_every_parameter(params: Params, tmp_path: Path) -> None:
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("rewards", "left"),  # two groups of two completions, two rewards
+    [
+        ([[1, 1], [0, 1], [1, 0], [0, 0]], [True, True, True, True]),
+        ([[1, 1], [NAN, 1], [1, 0], [0, 0]], [True, False, True, True]),  # no verdict on one
+        (
+            [[NAN, 1], [NAN, 1], [1, 0], [0, 0]],
+            [True, True, True, True],
+        ),  # on none of the group: the other reward counts
+        ([[NAN, NAN], [1, 1], [1, 0], [0, 0]], [False, True, True, True]),
+        ([[NAN, NAN], [NAN, 1], [1, 0], [0, NAN]], [False, True, True, False]),
+    ],
+)
+def test_a_completion_without_a_verdict_is_left_out(rewards: list[list[float]], left: list[bool]) -> None:
+    before = torch.tensor(rewards, dtype=torch.float32)
+    after = grpo.leave_out_undecided(before, 2)
+    assert [not row.isnan().all() for row in after] == left
+    assert torch.equal(after[left].nan_to_num(-1), before[left].nan_to_num(-1))
+
+
+def test_two_steps_log_the_tutorials_names_and_move_every_parameter(
+    params: Params, scoring: Scoring, tmp_path: Path
+) -> None:
     tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
     model = random_model(params.model.scratch, tokenizer)
     align_special_tokens(model, tokenizer)
     model.save_pretrained(tmp_path / "model")
     before = dict(model.named_parameters())
-    curve = grpo.GRPOCurve("grpo", grpo.CURVE, grpo.SHOWN)
+    curve = grpo.GRPOCurve(scoring.params)
 
-    def vowels(completions: list[list[dict[str, str]]], **_: object) -> list[float]:
-        """A reward with variance even for a random model."""
-        return [sum(letter in "aeiou" for letter in c[-1]["content"]) / 8 for c in completions]
+    def vowels(completions: list[list[dict[str, str]]], **_: object) -> list[Score]:
+        """A reward with variance even for a random model, and without a score for one completion of each batch."""
+        scores = [sum(letter in "aeiou" for letter in c[-1]["content"]) / 8 for c in completions]
+        return [None, *scores[1:]]
 
     vowels.__name__ = "accuracy"
-    trainer = GRPOTrainer(
+    others = [grpo.reward_function(name, scoring, ROWS, 4) for name in ("format", "tag_count")]
+    trainer = grpo.Trainer(
         model=str(tmp_path / "model"),
-        reward_funcs=[vowels, *(grpo.reward_function(name, REWARDS[name]) for name in ("format", "tag_count"))],
+        reward_funcs=[vowels, *others],
         args=grpo.trainer_config(params, tmp_path / "trainer"),
         train_dataset=grpo.to_dataset(ROWS, params),
         processing_class=tokenizer,
         callbacks=[curve],
     )
     curve.trainer = trainer
+    trainer.scoring, trainer.rows = scoring, ROWS
     trainer.remove_callback(PrinterCallback)
     trainer.train()
 
     assert [row["step"] for row in curve.rows] == [1, 2]
-    assert set(grpo.SHOWN) - {"probe/accuracy"} <= set(curve.rows[-1])
+    assert {f"reward/{name}" for name in scoring.params} | set(grpo.ALWAYS_SHOWN) <= set(curve.rows[-1])
+    assert curve.rows[0]["reward/verifier_timeouts"] == 0  # the verifier had a verdict on all
     assert curve.rows[0]["policy/kl_divergence"] == pytest.approx(0, abs=1e-6)  # the policy is still the reference
     assert curve.rows[1]["policy/kl_divergence"] > 0
     # The learning rate is high, because gradients are tiny: a parameter that does not move is not trained at all.
@@ -90,10 +127,11 @@ def test_two_steps_log_the_tutorials_names_and_move_every_parameter(params: Para
     # The last batch again, by hand: reward minus the mean of its group of 4, and the deviation over all 8.
     total = [
         1.0 * a + 0.1 * f + 0.05 * t
-        for a, f, t in zip(*(trainer._logs["rewards"][name] for name in REWARDS), strict=True)
+        for a, f, t in zip(*(trainer._logs["rewards"][name] for name in scoring.params), strict=True)
     ]
-    groups = [total[:4], total[4:]]
-    advantages = [reward - statistics.fmean(group) for group in groups for reward in group]
+    assert math.isnan(total[0])
+    groups = [total[1:4], total[4:]]  # the first has no score: it is in no mean, and nothing is learned from it
+    advantages = [0.0, *(reward - statistics.fmean(group) for group in groups for reward in group)]
     assert list(trainer._logs["advantages"]) == pytest.approx(advantages, abs=1e-6)
     assert curve.rows[1]["advantage/std"] == pytest.approx(statistics.pstdev(advantages), abs=1e-6)
     assert curve.rows[1]["advantage/mean"] == 0
@@ -101,7 +139,7 @@ def test_two_steps_log_the_tutorials_names_and_move_every_parameter(params: Para
 
 
 def test_summary_takes_the_kl_divergence_over_the_last_half() -> None:
-    curve = grpo.GRPOCurve("grpo", grpo.CURVE, grpo.SHOWN)
+    curve = grpo.GRPOCurve(["accuracy"])
     curve.rows = [
         {"step": float(step), "policy/kl_divergence": 0.0 if step <= 10 else 0.02, "reward/accuracy": step / 20}
         for step in range(1, 21)

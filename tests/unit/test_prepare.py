@@ -20,6 +20,7 @@ from stages.paths import PREPARED, SCRATCH
 from stages.prepare import Problem, cap, decontaminate, deduplicate, gradable, held_out, normalise
 from stages.prepare.equations import Equation, equations, teacher_trace
 from stages.prepare.sources import load_rows, read_lines
+from stages.rewards import Verifier
 
 ParamsWith = Callable[[dict[str, Any]], Params]
 
@@ -45,7 +46,7 @@ ROWS = {
     "prepare.test_frac": 0.2,
     "prepare.max_train": None,
     "prepare.max_test": None,
-    "prepare.columns": {"problem": "question", "solution": "answer", "answer": "answer"},
+    "prepare.columns": {"problem": "question", "solution": "answer", "answer": "answer", "keep": []},
     "prepare.answer_pattern": None,
     "prepare.drop_pattern": None,
 }
@@ -356,7 +357,7 @@ def test_a_group_that_takes_no_part_is_no_match(params_with: ParamsWith) -> None
 
 
 def test_without_patterns_columns_are_taken_as_they_are(params_with: ParamsWith) -> None:
-    columns = {"problem": "q", "solution": "why", "answer": "a"}
+    columns = {"problem": "q", "solution": "why", "answer": "a", "keep": []}
     config = params_with({**ROWS, "prepare.columns": columns}).prepare
     (found,) = normalise([{"q": "Q?", "why": " Because #### of\nthis. ", "a": " 1/2 ", "extra": 3}], config, Counter())
     completion = "<think>\nBecause #### of\nthis.\n</think>\n<answer>\n1/2\n</answer>"
@@ -366,10 +367,10 @@ def test_without_patterns_columns_are_taken_as_they_are(params_with: ParamsWith)
 # From problems to sets
 
 
-def test_gradable_drops_golds_that_math_verify_cannot_read() -> None:
+def test_gradable_drops_golds_that_math_verify_cannot_read(verifier: Verifier) -> None:
     problems = [problem("a", "34"), problem("b", "?"), problem("c", "x = 5"), problem("d", "..."), problem("e", "$7")]
     dropped: Counter[str] = Counter()
-    assert [p.text for p in gradable(problems, dropped)] == ["a", "c", "e"]
+    assert [p.text for p in gradable(problems, verifier, dropped)] == ["a", "c", "e"]
     assert dropped.total() == 2
 
 

@@ -1,10 +1,18 @@
-"""Rewards as tables: what a completion earns, worked out by hand."""
+"""Accuracy and the total, worked out by hand; a batch scored as params.yaml says; rewards of one's own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stages.rewards import REWARDS, scores, total
-from stages.rewards.accuracy import MAX_ANSWER_CHARS, accuracy, answers_agree, parse_gold
-from stages.rewards.form import format, tag_count
+from stages import params as schema
+from stages.errors import InputError
+from stages.prompts import completion_text
+from stages.rewards import BUILT_IN, Completion, Scoring, Verifier, judge, total
+from stages.rewards.accuracy import accuracy
+
+ParamsWith = Callable[[dict[str, Any]], schema.Params]
 
 TUTORIAL_WEIGHTS = {"accuracy": 1.0, "format": 0.1, "tag_count": 0.05}
 RIGHT = """<think>
@@ -16,49 +24,6 @@ Verification: 2(2) + 3 = 7 ✓
 <answer>
 x = 2
 </answer>"""
-
-
-@pytest.mark.parametrize(
-    ("completion", "form", "tags"),
-    [
-        (RIGHT, 1.0, 1.0),
-        ("<think>a</think><answer>5</answer>", 1.0, 1.0),  # all on one line
-        ("\n  <think>a</think>\n\n<answer>5</answer>  \n", 1.0, 1.0),
-        ("<think>a < b > c</think><answer>5</answer>", 1.0, 1.0),  # angle brackets that are no tags
-        # Three quarters: one tag of four is not there, or there twice.
-        ("a</think><answer>5</answer>", 0.0, 0.75),
-        ("<think>a<answer>5</answer>", 0.0, 0.75),
-        ("<think>a</think>5</answer>", 0.0, 0.75),
-        ("<think>a</think><answer>5", 0.0, 0.75),  # cut off
-        ("<think><think>a</think><answer>5</answer>", 0.0, 0.75),
-        # A half.
-        ("<answer>5</answer>", 0.0, 0.5),
-        ("<think>a</think>5", 0.0, 0.5),
-        ("<think>a</think><answer>5</answer><answer>6</answer>", 0.0, 0.5),
-        ("<think>a</think><think>b</think><answer>5</answer>", 0.0, 0.5),
-        ("<think>a <think>b</think> c</think><answer>5</answer>", 0.0, 0.5),  # nested
-        # A quarter and nothing.
-        ("<think>a", 0.0, 0.25),
-        ("5", 0.0, 0.0),
-        ("", 0.0, 0.0),
-        ("<think>a</think><answer>5</answer>" * 2, 0.0, 0.0),
-        ("<THINK>a</THINK><ANSWER>5</ANSWER>", 0.0, 0.0),
-        # All four tags once, yet not the form.
-        ("<think>a</think><answer>5</answer> as shown", 0.0, 1.0),
-        ("<think>a</think><answer>5</answer>\nas shown", 0.0, 1.0),  # open-r1's pattern accepts this one
-        ("Well. <think>a</think><answer>5</answer>", 0.0, 1.0),
-        ("<think>a</think> so <answer>5</answer>", 0.0, 1.0),
-        ("<answer>5</answer><think>a</think>", 0.0, 1.0),
-        ("<think>a<answer>5</answer></think>", 0.0, 1.0),  # the answer within the thoughts
-        ("<think>a<answer></think>5</answer>", 0.0, 1.0),  # crossed
-        ("<think></think><answer>5</answer>", 0.0, 1.0),
-        ("<think> \n </think><answer>5</answer>", 0.0, 1.0),
-        ("<think>a</think><answer></answer>", 0.0, 1.0),
-        ("<think>a</think><answer> \n </answer>", 0.0, 1.0),
-    ],
-)
-def test_form(completion: str, form: float, tags: float) -> None:
-    assert (format(completion), tag_count(completion)) == (form, tags)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +39,8 @@ def test_form(completion: str, form: float, tags: float) -> None:
         ("<answer></answer>", "x = 2", 0.0),
         ("", "x = 2", 0.0),
         ("x = 2", "x = 2", 0.0),
-        ("<answer>2</answer><answer>3</answer>", "x = 2", 0.0),  # the last one counts
-        ("<answer>3</answer><answer>2</answer>", "x = 2", 1.0),
+        ("<answer>2</answer><answer>3</answer>", "x = 2", 0.0),  # a second try
+        ("<answer>3</answer><answer>2</answer>", "x = 2", 0.0),
         ("<answer>Surely \\boxed{2}</answer>", "x = 2", 1.0),
         ("<answer>\\boxed{3} \\boxed{2}</answer>", "x = 2", 1.0),
         ("<answer>\\boxed{2} \\boxed{3}</answer>", "x = 2", 0.0),
@@ -86,8 +51,13 @@ def test_form(completion: str, form: float, tags: float) -> None:
         ("<answer>\\left(\x00</answer>", "x = 2", 0.0),
     ],
 )
-def test_accuracy(completion: str, gold: str, score: float) -> None:
-    assert accuracy(completion, gold) == score
+def test_accuracy(verifier: Verifier, completion: str, gold: str, score: float) -> None:
+    assert judge([completion], [gold], verifier)[0]["accuracy"] == score
+
+
+@pytest.mark.parametrize(("verdict", "score"), [(True, 1.0), (False, 0.0), (None, None)])
+def test_no_verdict_is_no_score(verdict: bool | None, score: float | None) -> None:
+    assert accuracy(Completion("<answer>5</answer>", "5", correct=verdict)) == score
 
 
 @pytest.mark.parametrize(
@@ -95,8 +65,8 @@ def test_accuracy(completion: str, gold: str, score: float) -> None:
     [
         ("x = 5", "5", True),
         ("x = 5", "x=5", True),
-        ("x = 5", "10/2", True),
-        ("x = 5", "\\frac{10}{2}", True),
+        ("x = 5", "10/2", False),  # still to be calculated
+        ("x = 5", "\\frac{10}{2}", False),
         ("x = 5", "5.0", True),
         ("x = 5", "6", False),
         ("x = 5", "55", False),
@@ -130,30 +100,8 @@ def test_accuracy(completion: str, gold: str, score: float) -> None:
         ("(5, \\infty)", "x > 5", False),
     ],
 )
-def test_answers_agree(gold: str, answer: str, agree: bool) -> None:
-    assert answers_agree(gold, answer) is agree
-
-
-def test_an_answer_that_is_too_long_is_wrong() -> None:
-    # "5 + 0 + 0 ..." equals 5; 1 + 4 x 49 = 197 characters are read, 1 + 4 x 50 = 201 are not.
-    within, beyond = "5" + " + 0" * 49, "5" + " + 0" * 50
-    assert (len(within), len(beyond), MAX_ANSWER_CHARS) == (197, 201, 200)
-    assert accuracy(f"<answer>{within}</answer>", "5") == 1.0
-    assert accuracy(f"<answer>{beyond}</answer>", "5") == 0.0
-
-
-@pytest.mark.parametrize("gold", ["", "?", "$", "..."])
-def test_a_gold_that_cannot_be_read_is_no_score(gold: str) -> None:
-    assert parse_gold(gold) == ()
-    with pytest.raises(ValueError, match="cannot read the gold"):
-        accuracy("<answer>5</answer>", gold)
-
-
-def test_every_reward_by_name() -> None:
-    assert list(REWARDS) == ["accuracy", "format", "tag_count"]
-    assert scores(RIGHT, "x = 2") == {"accuracy": 1.0, "format": 1.0, "tag_count": 1.0}
-    # Wrong, and cut off before </answer>: nothing declared, three tags of four.
-    assert scores(RIGHT.removesuffix("</answer>"), "x = 2") == {"accuracy": 0.0, "format": 0.0, "tag_count": 0.75}
+def test_answers_agree(verifier: Verifier, gold: str, answer: str, agree: bool) -> None:
+    assert verifier.verdicts([(gold, answer)]) == [agree]
 
 
 @pytest.mark.parametrize(
@@ -171,13 +119,211 @@ def test_total_is_the_tutorials_weighted_sum(score: tuple[float, float, float], 
     assert total(named, TUTORIAL_WEIGHTS) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_tutorials_completion_earns_the_tutorials_total() -> None:
-    assert total(scores(RIGHT, "x = 2"), TUTORIAL_WEIGHTS) == pytest.approx(1.15, abs=1e-12)
-    # The same in good form with a wrong answer: 0 + 0.1 + 0.05.
-    assert total(scores(RIGHT, "x = 3"), TUTORIAL_WEIGHTS) == pytest.approx(0.15, abs=1e-12)
-
-
 def test_a_weight_may_be_zero_or_negative() -> None:
     weights = {"accuracy": 2.0, "format": 0.0, "tag_count": -1.0}
     # 2 x 1 + 0 x 1 - 1 x 0.5
     assert total({"accuracy": 1.0, "format": 1.0, "tag_count": 0.5}, weights) == 1.5
+
+
+def test_a_missing_score_is_no_total() -> None:
+    assert total({"accuracy": None, "format": 1.0, "tag_count": 1.0}, TUTORIAL_WEIGHTS) is None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A batch
+
+
+@pytest.fixture(scope="module")
+def scoring() -> Iterator[Scoring]:
+    rewards = schema.Rewards.model_validate(
+        {
+            "accuracy": {"weight": 1.0},
+            "format": {"weight": 0.1},
+            "tag_count": {"weight": 0.05},
+            "length": {"weight": 0.0},
+            "repetition_penalty": {"weight": 0.5, "ngram_size": 1, "max_penalty": -1.0, "language": "en"},
+        }
+    )
+    with Scoring(rewards, schema.Verifier(timeout_s=5.0, max_timeout_frac=0.1), workers=1) as scoring:
+        yield scoring
+
+
+def batch(scoring: Scoring, texts: list[str], gold: str, tokens: list[int]) -> list[Completion]:
+    return scoring.completions(texts, [{"id": "1", "problem": "?", "answer": gold}] * len(texts), tokens)
+
+
+def test_the_tutorials_completion_earns_the_tutorials_total(scoring: Scoring) -> None:
+    found = scoring.scores(batch(scoring, [RIGHT, RIGHT], "x = 2", [1, 1]), 2)
+    assert total({name: found[name][0] for name in TUTORIAL_WEIGHTS}, TUTORIAL_WEIGHTS) == pytest.approx(
+        1.15, abs=1e-12
+    )
+    # The same in good form with a wrong answer: 0 + 0.1 + 0.05.
+    found = scoring.scores(batch(scoring, [RIGHT], "x = 3", [1]), 1)
+    assert total({name: found[name][0] for name in TUTORIAL_WEIGHTS}, TUTORIAL_WEIGHTS) == pytest.approx(
+        0.15, abs=1e-12
+    )
+
+
+def test_each_completion_meets_its_own_gold_and_a_group_its_own_lengths(scoring: Scoring) -> None:
+    right, wrong = completion_text("so", "x = 2"), completion_text("so", "x = 7")
+    rows = [{"id": str(gold), "problem": "?", "answer": f"x = {gold}"} for gold in (2, 2, 7, 7)]
+    completions = scoring.completions([right, wrong, right, wrong], rows, [10, 20, 30, 50])
+    found = scoring.scores(completions, 2)
+    assert found["accuracy"] == [1.0, 0.0, 0.0, 1.0]
+    # 0.5 - (length - shortest) / (longest - shortest) is +0.5 and -0.5 in each group; wrong answers gain nothing
+    assert found["length"] == [0.5, -0.5, 0.0, -0.5]
+    assert list(found) == ["accuracy", "format", "tag_count", "length", "repetition_penalty"]
+
+
+def test_every_reward_of_the_schema_is_a_function_and_every_function_a_reward() -> None:
+    assert set(schema.Rewards.model_fields) == set(BUILT_IN)
+
+
+def test_parameters_reach_their_reward(scoring: Scoring) -> None:
+    # 8 words, of which 5 differ: (1 - 5/8) x -1
+    assert scoring.score("repetition_penalty", [Completion("a b a b c d e a")], 1) == [-0.375]
+
+
+def test_the_dry_run_pays_the_gold_and_not_the_empty_completion(scoring: Scoring) -> None:
+    found = scoring.dry_run(
+        [{"id": "1", "problem": "?", "answer": "5"}, {"id": "2", "problem": "?", "answer": "x > 3"}]
+    )
+    assert found["accuracy"] == ([1.0, 1.0], [0.0, 0.0])
+    assert found["format"] == ([1.0, 1.0], [0.0, 0.0])
+
+
+def test_the_dry_run_names_a_gold_that_nobody_can_read(scoring: Scoring) -> None:
+    with pytest.raises(InputError, match="cannot read the gold answer"):
+        scoring.dry_run([{"id": "1", "problem": "?", "answer": "???"}])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One's own
+
+OWN = """
+import time
+
+from stages.rewards import Completion
+
+
+def brevity(completion: Completion, max_words: int) -> float:
+    return float(len(completion.text.split()) <= max_words)
+
+
+def shortest(group):
+    return [1.0 if c.tokens == min(other.tokens for other in group) else None for c in group]
+
+
+def breaks(completion):
+    return 1 / (len(completion.text) - 3)
+
+
+def text(completion):
+    return "1.0"
+
+
+def nan(completion):
+    return float("nan")
+
+
+def too_few(group):
+    return [1.0]
+
+
+def endless(completion):
+    while True:
+        pass
+
+
+def lazy(completion):
+    time.sleep(60)
+
+
+def odd(sample):
+    return 1.0
+"""
+
+
+@pytest.fixture
+def own(project: Path) -> Iterator[Callable[..., Scoring]]:
+    """Scoring with one reward from rewards/own.py."""
+    (project / "rewards").mkdir()
+    (project / "rewards" / "own.py").write_text(OWN)
+    (project / "elsewhere.py").write_text(OWN)
+    (project / "dvc.yaml").write_text("stages: {grpo: {deps: [rewards, stages/rewards]}}")
+    made: list[Scoring] = []
+
+    def build(function: str, **parameters: Any) -> Scoring:
+        reward = {"weight": 1.0, "function": function, "timeout_s": 0.2, **parameters}
+        made.append(Scoring(schema.Rewards.model_validate({"mine": reward}), VERIFIER, workers=1))
+        return made[-1]
+
+    yield build
+    for scoring in made:
+        scoring.close()
+
+
+VERIFIER = schema.Verifier(timeout_s=5.0, max_timeout_frac=0.1)
+
+
+def test_your_own_reward_of_a_completion(own: Callable[..., Scoring], project: Path) -> None:
+    scoring = own("rewards/own.py:brevity", max_words=2)
+    assert scoring.score("mine", [Completion("a b"), Completion("a b c")], 1) == [1.0, 0.0]
+    assert scoring.sources()["mine"]["function"] == "rewards/own.py:brevity"
+    assert len(scoring.sources()["mine"]["sha256"]) == 64
+    assert [path.name for path in (project / "rewards").iterdir()] == ["own.py"]  # no __pycache__ for DVC to see
+
+
+def test_your_own_reward_of_a_group(own: Callable[..., Scoring]) -> None:
+    scoring = own("rewards/own.py:shortest")
+    group = [Completion("a", tokens=5), Completion("b", tokens=3), Completion("c", tokens=9), Completion("d", tokens=9)]
+    assert scoring.score("mine", group, 2) == [None, 1.0, 1.0, 1.0]
+
+
+def test_your_own_reward_of_an_installed_module(own: Callable[..., Scoring]) -> None:
+    # Any function that takes a `completion` will do: this one is ours.
+    assert own("stages.rewards.form:tag_count").score("mine", [Completion("<think>")], 1) == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("breaks", "ZeroDivisionError: division by zero, on problem 17 'What?', completion 'abc'"),
+        ("text", "it returned '1.0'"),
+        ("nan", "it returned nan"),
+        ("endless", "more than 0.2 s of CPU"),
+        ("lazy", "more than 2 s"),
+        ("too_few", "it returned [1.0] for a group of 2"),
+    ],
+)
+def test_a_failure_of_your_own_reward_names_the_row_and_stops(
+    own: Callable[..., Scoring], function: str, says: str
+) -> None:
+    scoring = own(f"rewards/own.py:{function}")
+    completions = [
+        Completion("abc", problem="What?", row={"id": "17"}),
+        Completion("ab", problem="?", row={"id": "18"}),
+    ]
+    with pytest.raises(InputError) as error:
+        scoring.score("mine", completions, 2)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters", "says"),
+    [
+        ("rewards/own.py:nothing", {}, "has no attribute 'nothing'"),
+        ("rewards/none.py:brevity", {}, "no such file or module"),
+        ("no.such.module:brevity", {}, "no such file or module"),
+        ("rewards/own.py:brevity", {}, "missing a required argument: 'max_words'"),
+        ("rewards/own.py:brevity", {"max_words": 3, "min_words": 1}, "unexpected keyword argument 'min_words'"),
+        ("rewards/own.py:odd", {}, "first parameter `sample`"),
+        ("elsewhere.py:brevity", {"max_words": 3}, "which the grpo stage does not depend on"),
+    ],
+)
+def test_a_reward_that_cannot_be_used_is_refused_before_training(
+    own: Callable[..., Scoring], function: str, parameters: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        own(function, **parameters)
+    assert says in str(error.value)

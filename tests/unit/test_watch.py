@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
-from trl import GRPOTrainer
 
 from stages import grpo
 from stages.cli import main
@@ -18,6 +17,7 @@ from stages.errors import InputError
 from stages.manifest import publish, require_complete
 from stages.params import Params, check_params, load_params, read_yaml
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PARAMS, SFT_MODEL
+from stages.rewards import Scoring
 from stages.scratch import random_model, train_tokenizer
 from stages.training import align_special_tokens, set_seed
 from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, hold_out, settle, trained, undisturbed
@@ -38,26 +38,28 @@ vowels.__name__ = "accuracy"
 class Run:
     """A trainer of a tiny model with probe, curve and health monitor, as the stage puts them together."""
 
-    def __init__(self, params: Params, folder: Path, callbacks: list[TrainerCallback], watched: bool) -> None:
+    def __init__(
+        self, params: Params, folder: Path, callbacks: list[TrainerCallback], watched: bool, scoring: Scoring
+    ) -> None:
         set_seed(params.seed)
         self.probed, rows = hold_out(ROWS, 2)
-        self.curve = grpo.GRPOCurve("grpo", grpo.CURVE, grpo.SHOWN)
+        self.scoring = scoring
+        self.curve = grpo.GRPOCurve(scoring.params)
         self.tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
         self.probe = ProbeWatch(params.grpo, self.solve)
         self.health = HealthWatch(params, self.curve)
         self.solved = [0.5, 1.0, 0.25, 1.0, 0.0, 0.0]
         self.params = params
-        self.trainer = GRPOTrainer(
+        others = [grpo.reward_function(name, scoring, rows, 4) for name in ("format", "tag_count")]
+        self.trainer = grpo.Trainer(
             model=str(folder / "model"),
-            reward_funcs=[
-                vowels,
-                *(grpo.reward_function(name, grpo.REWARDS[name]) for name in ("format", "tag_count")),
-            ],
+            reward_funcs=[vowels, *others],
             args=grpo.trainer_config(params, folder / "trainer"),
             train_dataset=grpo.to_dataset(rows, params),
             processing_class=self.tokenizer,
             callbacks=[*callbacks, *([self.probe, self.curve, self.health] if watched else [self.curve])],
         )
+        self.trainer.scoring, self.trainer.rows = scoring, rows
         self.curve.trainer = self.trainer
         align_special_tokens(self.trainer.model, self.tokenizer)
         self.trainer.remove_callback(PrinterCallback)
@@ -65,7 +67,7 @@ class Run:
     def solve(self, model: Any) -> float:
         """The real probe runs; its answer is replaced, because a random model solves nothing."""
         torch.rand(3)  # and it may even draw
-        assert grpo.probe_accuracy(model, self.tokenizer, self.probed, self.params) == 0
+        assert grpo.probe_accuracy(model, self.tokenizer, self.probed, self.params, self.scoring) == 0
         return self.solved.pop(0)
 
     def train(self) -> dict[str, Any]:
@@ -102,8 +104,15 @@ class Spoil(TrainerCallback):
             logs.update(self.logs)
 
 
+@pytest.fixture(scope="module")
+def scoring() -> Iterator[Scoring]:
+    params = load_params(ROOT / "params.yaml")
+    with Scoring(params.rewards, params.verifier, workers=1) as scoring:
+        yield scoring
+
+
 @pytest.fixture
-def build(tmp_path: Path) -> Build:
+def build(tmp_path: Path, scoring: Scoring) -> Build:
     def build(
         changes: dict[str, Any] | None = None, callbacks: list[TrainerCallback] | None = None, watched: bool = True
     ) -> Run:
@@ -127,7 +136,7 @@ def build(tmp_path: Path) -> Build:
             model = random_model(params.model.scratch, tokenizer)
             align_special_tokens(model, tokenizer)
             model.save_pretrained(tmp_path / "model")
-        return Run(params, tmp_path, callbacks or [], watched)
+        return Run(params, tmp_path, callbacks or [], watched, scoring)
 
     return build
 
@@ -149,6 +158,8 @@ def test_the_probe_is_held_out_by_a_hash() -> None:
     assert {row["id"] for row in probed} < {row["id"] for row in hold_out(ROWS, 4)[0]}  # a larger probe keeps these
     with pytest.raises(InputError, match=r"grpo\.probe\.problems"):
         hold_out(ROWS, 8)
+    with pytest.raises(InputError, match="without a gold"):
+        hold_out([{"id": row["id"], "problem": row["problem"]} for row in ROWS], 2)
 
 
 def test_watching_changes_no_bit_of_the_run(build: Build) -> None:
@@ -286,9 +297,9 @@ def test_the_state_of_both_goes_through_a_checkpoint(build: Build, tmp_path: Pat
 
 def test_the_probe_counts_no_verdict_as_not_solved(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     run = build()
-    verdicts = iter([1.0, None])
-    monkeypatch.setattr(grpo, "sample_rows", lambda m, t, rows, p: [{"accuracy": next(verdicts)} for _ in rows])
-    assert grpo.probe_accuracy(run.trainer.model, run.tokenizer, ROWS[:2], run.params) == statistics.fmean([1.0, 0.0])
+    monkeypatch.setattr(grpo, "judge", lambda texts, golds, verifier: [{"accuracy": 1.0}, {"accuracy": None}])
+    value = grpo.probe_accuracy(run.trainer.model, run.tokenizer, ROWS[:2], run.params, run.scoring)
+    assert value == statistics.fmean([1.0, 0.0])
 
 
 def test_a_stopped_stage_publishes_a_usable_model_and_hides_nothing(
