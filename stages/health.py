@@ -188,6 +188,8 @@ class Entry:
     see: Callable[[View], str | None]
     why: str
     do: str
+    said_by: str | None = None
+    """Another rule that has said it all if it has spoken."""
 
 
 RULES: dict[str, Entry] = {
@@ -216,6 +218,7 @@ RULES: dict[str, Entry] = {
         low_advantage_std,
         "The completions of a group get nearly the same reward, so there is little to learn from.",
         "Raise grpo.temperature or num_generations; choose problems that the model solves now and then.",
+        said_by="constant_reward",
     ),
     "high_advantage_std": Entry(
         high_advantage_std,
@@ -276,7 +279,9 @@ class Monitor:
         found = []
         for name, entry in RULES.items():
             action = getattr(self.health, name).action
-            if action == "off" or name in self.fired or (name != "not_finite" and not views.window):
+            if action == "off" or name in self.fired or entry.said_by in self.fired:
+                continue
+            if name != "not_finite" and not views.window:
                 continue
             saw = entry.see(views)
             if saw is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from stages import grpo, paths, sft
 from stages.cli import STAGES
-from stages.health import Monitor
+from stages.health import RULES, Monitor
 from stages.params import Params, check_params, load_params, read_yaml
 from stages.recipe import apply_recipe, list_recipes
 from tests.unit.test_health import SICK, sick
@@ -228,6 +228,11 @@ def test_documents_name_commands_that_exist(name: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"`make ([a-z-]+)`", text)):
         assert re.search(rf"^{target}:", makefile, re.M), f"make {target}"
+
+
+def test_the_documents_list_every_health_rule() -> None:
+    named = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/health.md").read_text(), re.M)
+    assert named == list(RULES)
 
 
 def test_documents_link_to_files_that_exist() -> None:

@@ -152,6 +152,12 @@ def test_accuracy_of_zero_is_a_constant_reward_whatever_else_varies(params: Para
     assert "reward/accuracy 0 in every one of 10 rows" in found[0].saw
 
 
+def test_a_symptom_is_not_said_after_its_cause(params: Params) -> None:
+    dead = {"reward_zero_std_frac": lambda step: 1.0, "advantage_std": lambda step: 0.0}
+    found = findings(params, sick(**dead, reward_accuracy=ramp(0.3, 0.6)))
+    assert [f.rule for f in found] == ["constant_reward"]
+
+
 def test_one_bad_step_is_no_alarm(params: Params) -> None:
     once = sick(
         policy_kl_divergence=lambda step: 0.4 if step == 50 else 0.001,
