@@ -244,7 +244,7 @@ RULES: dict[str, Entry] = {
     "truncation": Entry(
         truncation,
         "A completion that is cut off has no answer, so the reward punishes length, not mistakes.",
-        "Raise grpo.max_completion_length, or shorten the traces of SFT.",
+        "Raise grpo.max_completion_length, or shorten the traces of SFT; lower grpo.temperature if completions ramble.",
     ),
     "probe_falls": Entry(
         probe_falls,

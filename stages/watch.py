@@ -144,7 +144,7 @@ class HealthWatch(TrainerCallback):
             return
         found = self.monitor.observe(self.curve.rows[-1])
         self.findings += found
-        for finding in found:
+        for finding in found if state.is_world_process_zero else []:
             say(f"step {finding.step}: {finding}")
         actions = {finding.action: finding for finding in reversed(found)}  # the first of the table wins
         if "stop" in actions:
@@ -157,6 +157,7 @@ class HealthWatch(TrainerCallback):
     def _stop(self, finding: Finding, state: TrainerState, control: TrainerControl, model: PreTrainedModel) -> None:
         self.stopped = finding
         control.should_training_stop = True
+        control.should_save = False  # a run that went on from here would not know that it was to stop
         step = state.global_step
         if finding.rule == "not_finite" and self.kept:
             self.kept[-1].restore(model)

@@ -202,10 +202,12 @@ def findings(params: Params, stage: str | None = None) -> list[Finding]:
 
 
 def preflight(params: Params, stage: str) -> None:
-    """What a stage does first: print the warnings that concern it.
+    """What a stage does first, in its first process: print the warnings that concern it.
 
     Raises: InputError for the faults.
     """
+    if int(os.environ.get("RANK", "0")):
+        return
     found = findings(params, stage)
     for finding in found:
         if finding.level == "warn":
