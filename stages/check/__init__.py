@@ -41,6 +41,8 @@ from stages.prompts import completion_text
 GOLDS = 200
 DRY_RUN = 32
 """Problems on which every reward is tried."""
+GROUP = 5
+"""Completions of each."""
 
 
 def later(name: str, needs: str) -> list[Finding]:
@@ -85,14 +87,29 @@ def check_rewards(work: Workspace) -> list[Finding]:
     rows = [row for row, readable in zip(rows, good, strict=True) if readable]
     if not rows:
         return []
-    by_id = {row["id"]: row for row in rows}
-    traces = [row for row in work.traces[: DRY_RUN * 100] if row["id"] in by_id][: 2 * DRY_RUN]
-    right = work.score([completion_text("Some thoughts.", row["answer"]) for row in rows], rows)
-    wrong = work.score([completion_text("Some thoughts.", wrong_answer(row, work)) for row in rows], rows)
-    bare = work.score(["I do not know." for _ in rows], rows)
-    real = work.score([row["completion"] for row in traces], [by_id[row["id"]] for row in traces])
-    wrong = {name: [*values, *bare[name]] for name, values in wrong.items()}
-    return dry_run(right, wrong, real, reward_weights(work.params))
+    ids = {row["id"] for row in rows}
+    traces: dict[str, list[str]] = {}
+    for trace in work.traces:
+        if trace["id"] in ids:
+            traces.setdefault(trace["id"], []).append(trace["completion"])
+    tried = [(row, kind, text) for row in rows for kind, text in group_to_try(row, traces.get(row["id"], []), work)]
+    scores = work.score([text for _, _, text in tried], [row for row, _, _ in tried], GROUP)
+
+    def scores_of(kind: str) -> dict[str, list[float | None]]:
+        numbers = [number for number, (_, other, _) in enumerate(tried) if other == kind]
+        return {name: [values[number] for number in numbers] for name, values in scores.items()}
+
+    return dry_run(scores_of("right"), scores_of("wrong"), scores_of("trace"), reward_weights(work.params))
+
+
+def group_to_try(row: dict[str, Any], traces: list[str], work: Workspace) -> list[tuple[str, str]]:
+    """(kind, completion) of a right, a wrong and a formless completion and two traces: the group that some rewards
+    look at. Right ones fill it up, without a kind, where there are fewer traces."""
+    right = completion_text("Some thoughts.", row["answer"])
+    wrong = completion_text("Some thoughts.", wrong_answer(row, work))
+    group = [("right", right), ("wrong", wrong), ("wrong", "I do not know.")]
+    group += [("trace", trace) for trace in dict.fromkeys(traces)]
+    return [*group, ("", right), ("", right)][:GROUP]
 
 
 def wrong_answer(row: dict[str, Any], work: Workspace) -> str:

@@ -76,9 +76,10 @@ class Workspace:
         if "scoring" in vars(self):  # it has worker processes only if somebody asked for it
             self.scoring.close()
 
-    def score(self, texts: Sequence[str], rows: Sequence[dict[str, Any]]) -> dict[str, list[Score]]:
-        """Every reward of params for one text of each row, each a group of its own."""
-        return self.scoring.scores(self.scoring.completions(texts, rows, [self._tokens(text) for text in texts]), 1)
+    def score(self, texts: Sequence[str], rows: Sequence[dict[str, Any]], group_size: int) -> dict[str, list[Score]]:
+        """Every reward of params for one text of each row; `group_size` in a row answer the same problem."""
+        completions = self.scoring.completions(texts, rows, [self._tokens(text) for text in texts])
+        return self.scoring.scores(completions, group_size)
 
     def verdicts(self, texts: Sequence[str], row: dict[str, Any]) -> list[bool | None]:
         """The verifier's, whatever rewards params name."""
