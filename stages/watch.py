@@ -132,6 +132,11 @@ class HealthWatch(TrainerCallback):
         if self.kept.maxlen and not self.kept:
             self.kept.append(Weights.of(kw["model"], state.global_step))
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Lost weights are logged at once: the next generation would fail before the next row."""
+        if not control.should_log and self.kept.maxlen:
+            control.should_log = not all(bool(value.isfinite().all()) for value in trained(kw["model"]).values())
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -165,8 +170,11 @@ class HealthWatch(TrainerCallback):
         say(f"STOPPED by {finding.rule} with the weights of step {step}")
 
     def _roll_back(self, finding: Finding, state: TrainerState, trainer: dict[str, Any]) -> None:
-        """To the older copy, with empty optimizer moments (they led here) and half the learning rate from now on."""
-        good = self.kept[0]
+        """To the older copy, with empty optimizer moments (they led here) and half the learning rate from now on.
+
+        What is no number is noticed at once, so the newer copy is sound.
+        """
+        good = self.kept[-1] if finding.rule == "not_finite" else self.kept[0]
         good.restore(trainer["model"])
         self.kept.clear()
         self.kept.append(good)

@@ -235,17 +235,44 @@ def test_a_stop_ends_training_early_and_says_so(build: Build, capsys: pytest.Cap
     assert "STOPPED by kl_divergence" in capsys.readouterr().out
 
 
-def test_weights_that_are_no_numbers_are_never_published(build: Build) -> None:
-    class Poison(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
-            if state.global_step == 5:
-                next(model.parameters()).data.fill_(float("nan"))
+class Poison(TrainerCallback):
+    """Spoils the weights once, as a gradient that is no number does."""
 
+    def __init__(self, step: int) -> None:
+        self.step: int | None = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        self.now = state.global_step == self.step
+        if self.now:
+            next(model.parameters()).data.fill_(float("nan"))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs is not None and self.now:
+            logs["grad_norm"] = float("nan")
+
+
+def test_weights_that_are_no_numbers_are_never_published(build: Build) -> None:
     record = Record()
-    run = build({"not_finite.action": "stop"}, [record, Poison(), Spoil(5, grad_norm=float("nan"))])
+    run = build({"not_finite.action": "stop"}, [record, Poison(5)])
     outcome = run.train()
     assert outcome["steps"] == {"asked": 6, "trained": 5, "published": 4}  # a copy every window of 2 rows
     assert equal(run.weights(), record.after[4])
+
+
+def test_lost_weights_are_noticed_between_two_rows(build: Build) -> None:
+    changes = {"not_finite.action": "stop", "logging_steps": 3, "probe": {"problems": 2, "every_steps": 3}}
+    run = build(changes, [Poison(4)])
+    outcome = run.train()  # a step more, and sampling from them would raise
+    assert outcome["steps"] == {"asked": 6, "trained": 4, "published": 0}
+    assert [row["step"] for row in run.curve.rows] == [3, 4]
+
+
+def test_a_rollback_gets_over_lost_weights(build: Build) -> None:
+    run = build({"not_finite.action": "rollback"}, [Poison(3)])
+    outcome = run.train()
+    assert [(rollback["step"], rollback["to_step"]) for rollback in outcome["rollbacks"]] == [(3, 2)]
+    assert outcome["steps"] == {"asked": 6, "trained": 6, "published": 6}
+    assert all(bool(value.isfinite().all()) for value in run.weights().values())
 
 
 def test_a_rollback_goes_back_two_windows_and_halves_the_learning_rate(
