@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 STAGES = {
     "prepare": "problems, golds and teacher traces: data/prepared/",
@@ -43,6 +44,14 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in STAGES.items():
         commands.add_parser(name, help=text, description=text).set_defaults(run=run_stage)
+    text = "what is known to go wrong, before anything is spent; exit code 2 if something cannot work"
+    commands.add_parser("check", help=text, description=text).set_defaults(run=run_check)
+    text = "ask a trained model; without --ask, one problem a line"
+    chat = commands.add_parser("chat", help=text, description=text)
+    chat.add_argument("model", nargs="?", type=Path, metavar="MODEL_DIR", help="models/grpo if not given")
+    chat.add_argument("--ask", metavar="QUESTION", help="one question, for scripts")
+    chat.add_argument("--compare", type=Path, metavar="MODEL_DIR", help="a second model beside it")
+    chat.set_defaults(run=run_chat)
     text = "did GRPO gain what params ask for? exit code 3 if not"
     commands.add_parser("gate", help=text, description=text).set_defaults(run=run_gate)
     text = "score completions in a .jsonl file with the rewards of params.yaml: a table and histograms"
@@ -62,17 +71,17 @@ def run_stage(arguments: argparse.Namespace) -> None:
     quiet()
     # Otherwise SIGTERM would end this process where it stands: scratch folders and lighteval's process would stay.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    from stages.check import preflight
     from stages.params import load_params
     from stages.paths import PARAMS
 
     params = load_params(PARAMS)
+    preflight(params, arguments.command)
     importlib.import_module(f"stages.{arguments.command}").run(params)
 
 
 def quiet() -> None:
     """Nothing phones home, and libraries' progress bars stay out of ours."""
-    from pathlib import Path
-
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -80,6 +89,25 @@ def quiet() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MPLBACKEND", "agg")
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    quiet()
+    from stages.check import run
+    from stages.errors import EXIT_WRONG_INPUT
+    from stages.params import load_params
+    from stages.paths import PARAMS
+
+    return 0 if run(load_params(PARAMS)) else EXIT_WRONG_INPUT
+
+
+def run_chat(arguments: argparse.Namespace) -> None:
+    quiet()
+    from stages.chat import run
+    from stages.params import load_params
+    from stages.paths import PARAMS
+
+    run(load_params(PARAMS), arguments.model, arguments.compare, arguments.ask)
 
 
 def run_gate(arguments: argparse.Namespace) -> None:

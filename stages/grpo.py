@@ -2,10 +2,13 @@
 
 Reads   models/sft/ (policy to start from and reference), data/prepared/train.jsonl; `prompts`, `verifier`, `rewards`
         and `grpo`
-Writes  models/grpo/ (a plain transformers checkpoint) and results/grpo/{metrics.json,curve.tsv,samples.jsonl}
+Writes  models/grpo/ (a plain transformers checkpoint), results/grpo/{metrics.json,curve.tsv,samples.jsonl,health.json}
 Run     posttrain grpo
 
 The advantage of a completion is its reward minus the mean reward of its group: no value network.
+
+A run that a health rule stops publishes what it has and exits with 0, so that it can be evaluated; metrics.json, the
+manifest of models/grpo and the last line say that it was stopped.
 """
 
 import statistics
@@ -29,11 +32,12 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from stages.health import PROBE, TIMEOUTS
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
 from stages.prompts import Message, prompt_messages
-from stages.rewards import Completion, Score, Scoring
+from stages.rewards import Completion, Score, Scoring, judge
 from stages.training import (
     DTYPES,
     Curve,
@@ -47,15 +51,15 @@ from stages.training import (
     sample,
     start,
 )
+from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, hold_out, settle
 
 NUM_SAMPLES = 4
 
-OURS = {*Optimisation.model_fields, "prompts_per_step"}
+OURS = {*Optimisation.model_fields, "prompts_per_step", "probe", "publish", "health"}
 """Keys of the `grpo` section that do not go to TRL by `model_dump`."""
 
 DRY_RUN_ROWS = 8
 
-TIMEOUTS = "reward/verifier_timeouts"
 ALWAYS_SHOWN = ("reward/total", "advantage/mean", "advantage/std", "policy/kl_divergence")
 MEASURES = {
     "reward": "reward/total",
@@ -71,6 +75,7 @@ MEASURES = {
     TIMEOUTS: TIMEOUTS,
     "completions/mean_length": "completions/mean_length",
     "completions/clipped_ratio": "completions/truncated_frac",
+    PROBE: PROBE,
 }
 """What TRL logs, and the name that a person sees."""
 
@@ -82,7 +87,7 @@ class GRPOCurve(Curve):
 
     def __init__(self, rewards: Iterable[str]) -> None:
         names = {f"rewards/{name}/mean": f"reward/{name}" for name in rewards}
-        super().__init__("grpo", {**names, **MEASURES}, (*names.values(), *ALWAYS_SHOWN))
+        super().__init__("grpo", {**names, **MEASURES}, (*names.values(), *ALWAYS_SHOWN, PROBE))
 
     def on_log(
         self,
@@ -137,7 +142,7 @@ def run(params: Params) -> None:
     began = time.monotonic()
     require_complete(PREPARED, "prepare")
     parent = require_complete(SFT_MODEL, "sft")
-    rows = read_jsonl(PREPARED / "train.jsonl")
+    probed, rows = hold_out(read_jsonl(PREPARED / "train.jsonl"), params.grpo.probe.problems)
     start(params.seed, params.launch)
     with (
         Scoring(params.rewards, params.verifier, params.launch.reward_workers) as scoring,
@@ -146,13 +151,15 @@ def run(params: Params) -> None:
         scoring.dry_run(rows[:DRY_RUN_ROWS])
         tokenizer = load_tokenizer(str(SFT_MODEL), params.model)
         curve = GRPOCurve(scoring.params)
+        probe = ProbeWatch(params.grpo, lambda model: probe_accuracy(model, tokenizer, probed, params, scoring))
+        health = HealthWatch(params, curve)
         trainer = Trainer(
             model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
             reward_funcs=[reward_function(name, scoring, rows, params.grpo.num_generations) for name in scoring.params],
             args=trainer_config(params, folder / "trainer"),
             train_dataset=to_dataset(rows, params),
             processing_class=tokenizer,
-            callbacks=[curve],
+            callbacks=[probe, curve, health],
         )
         trainer.scoring, trainer.rows = scoring, rows
         curve.trainer, model = trainer, trainer.model
@@ -160,17 +167,21 @@ def run(params: Params) -> None:
         trainer.remove_callback(PrinterCallback)
         before = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params, scoring)
         trainer.train()
+        outcome = settle(model, trainer.state, probe, health)
         after = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params, scoring)
         samples = [
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)
         ]
-        metrics = summary(curve)
-        publish_results(folder, GRPO_RESULTS, metrics, curve, samples)
+        metrics = summary(curve) | health_metrics(outcome)
+        publish_results(folder, GRPO_RESULTS, metrics, curve, samples, health=outcome)
         facts = {"stage": "grpo", "parent": parent["files"], "rewards": scoring.sources()}
-        publish_model(folder, GRPO_MODEL, model, tokenizer, facts)
+        ending = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
+        publish_model(folder, GRPO_MODEL, model, tokenizer, facts | ending)
     seconds = time.monotonic() - began
     log_run("grpo", seconds=seconds)
     show_sample(samples[0])
+    if (line := closing_line(outcome)) is not None:
+        print(f"grpo | {line}")
     print(f"grpo | wrote {GRPO_MODEL}/ in {seconds:.0f} s | next: posttrain evaluate")
 
 
@@ -236,6 +247,19 @@ def sample_rows(
     scoring: Scoring,
 ) -> list[dict[str, Any]]:
     """Greedy completions of a few training problems with their scores."""
+    sampled = complete_greedily(model, tokenizer, rows, params)
+    lengths_T = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text, _ in sampled]
+    scores = scoring.scores(scoring.completions([text for text, _ in sampled], rows, lengths_T), 1)
+    return [
+        {"completion": text, "finished": finished, **{name: values[number] for name, values in scores.items()}}
+        for number, (text, finished) in enumerate(sampled)
+    ]
+
+
+def complete_greedily(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], params: Params
+) -> list[tuple[str, bool]]:
+    """(completion, finished) of each row's problem."""
     generation = GenerationConfig(
         do_sample=False,
         max_new_tokens=params.grpo.max_completion_length,
@@ -243,13 +267,22 @@ def sample_rows(
         pad_token_id=tokenizer.pad_token_id,
     )
     prompts = [prompt_messages(row["problem"], params.prompts.system) for row in rows]
-    sampled = sample(model, tokenizer, prompts, generation)
-    lengths_T = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text, _ in sampled]
-    scores = scoring.scores(scoring.completions([text for text, _ in sampled], rows, lengths_T), 1)
-    return [
-        {"completion": text, "finished": finished, **{name: values[number] for name, values in scores.items()}}
-        for number, (text, finished) in enumerate(sampled)
-    ]
+    return sample(model, tokenizer, prompts, generation)
+
+
+def probe_accuracy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict[str, Any]],
+    params: Params,
+    scoring: Scoring,
+) -> float:
+    """Share of the probe's problems whose greedy completion is right; a completion without a verdict is not."""
+    size = params.launch.micro_batch_size
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    texts = [text for batch in batches for text, _ in complete_greedily(model, tokenizer, batch, params)]
+    judged = judge(texts, [row["answer"] for row in rows], scoring.verifier)
+    return statistics.fmean(scores["accuracy"] or 0.0 for scores in judged)
 
 
 def summary(curve: Curve) -> dict[str, float]:

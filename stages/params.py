@@ -310,6 +310,86 @@ class Rewards(Section):
         }
 
 
+class Rule(Section):
+    """One rule of the health monitor. `rollback` goes back to weights from before the sickness and halves the learning
+    rate; `stop` ends the training early and publishes what there is."""
+
+    action: Literal["warn", "stop", "rollback", "off"]
+
+
+class Above(Rule):
+    above: float = Field(gt=0)
+    """The mean over `window` rows that is too high."""
+
+
+class Below(Rule):
+    below: float = Field(gt=0)
+    """The mean over `window` rows that is too low."""
+
+
+class BelowFrac(Rule):
+    below_frac: float = Field(gt=0, lt=1)
+    """Share of an earlier mean, of the first `window` rows or of the best, that is too little."""
+
+
+class ConstantReward(Rule):
+    zero_std_frac: float = Field(gt=0, le=1)
+    """Share of groups without any difference in reward from which nothing is left to learn."""
+
+
+class FlatAccuracy(Rule):
+    format_above: float = Field(gt=0, le=1)
+    accuracy_below: float = Field(gt=0, le=1)
+    gain: float = Field(gt=0)
+    """Accuracy that gained less than this over `rows` rows is flat."""
+    rows: int = Field(ge=1)
+
+
+class Truncation(Rule):
+    above: float = Field(gt=0, le=1)
+    """Share of completions cut off at `max_completion_length` that is too high whatever came before."""
+    growth: float = Field(gt=0, le=1)
+    """Rise of that share since the first `window` rows that is too much while completions grow longer."""
+
+
+class ProbeFalls(Rule):
+    drop: float = Field(gt=0, le=1)
+    """Fall of `probe/accuracy` below its best, at two probes in a row, while the reward did not fall."""
+
+
+class Health(Section):
+    """What is sick in a curve, and what to do then. Thresholds are for unscaled advantages of rewards within [0, 1]."""
+
+    window: int = Field(ge=2)
+    """Rows of the curve that a rule averages; no rule but `not_finite` speaks before that many."""
+    solved_accuracy: float = Field(gt=0, le=1)
+    """From this training accuracy on, equal rewards and a settled policy are success."""
+    max_rollbacks: int = Field(ge=1)
+    """A finding after that many rollbacks stops the run."""
+    not_finite: Rule
+    exploding_gradients: Above
+    kl_divergence: Above
+    low_advantage_std: Below
+    high_advantage_std: Above
+    constant_reward: ConstantReward
+    reward_collapse: BelowFrac
+    flat_accuracy: FlatAccuracy
+    entropy_collapse: BelowFrac
+    truncation: Truncation
+    probe_falls: ProbeFalls
+    verifier_timeouts: Above
+    """Share of a step's completions on which the verifier reached no verdict."""
+
+
+class Probe(Section):
+    """Greedy completions of a few problems of the training split that no step trains on, scored by accuracy alone."""
+
+    problems: int = Field(ge=0)
+    """Chosen by a hash of their text and kept out of training; 0 for no probe."""
+    every_steps: int = Field(ge=1)
+    """A multiple of `logging_steps`."""
+
+
 class GRPO(Optimisation):
     prompts_per_step: int = Field(ge=1)
     """Distinct problems per optimizer step over all processes."""
@@ -331,6 +411,22 @@ class GRPO(Optimisation):
     summed (GDPO), whatever `scale_rewards` says."""
     num_iterations: int = Field(ge=1)
     """Optimizer passes over one batch of completions."""
+    probe: Probe
+    publish: Literal["last", "best"]
+    """`best`: the weights of the step with the highest `probe/accuracy`, the latest of equals."""
+    health: Health
+
+    @model_validator(mode="after")
+    def the_probe_can_be_read(self) -> "GRPO":
+        if self.publish == "best" and not self.probe.problems:
+            raise ValueError("publish: best, and probe.problems 0: nothing says which weights are best")
+        if self.probe.problems and self.probe.every_steps % self.logging_steps:
+            raise ValueError(
+                f"probe.every_steps {self.probe.every_steps} is no multiple of logging_steps {self.logging_steps}"
+            )
+        if self.probe.problems and self.probe.every_steps > self.max_steps:
+            raise ValueError(f"probe.every_steps {self.probe.every_steps} is more than max_steps {self.max_steps}")
+        return self
 
 
 class Gate(Section):

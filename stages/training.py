@@ -277,11 +277,14 @@ def sample(
     return list(zip(tokenizer.batch_decode(completions, skip_special_tokens=True), finished, strict=True))
 
 
-def publish_results(folder: Path, target: Path, metrics: Any, curve: Curve, samples: list[dict[str, Any]]) -> None:
-    """results/<stage>/: metrics.json, curve.tsv and samples.jsonl."""
+def publish_results(
+    folder: Path, target: Path, metrics: Any, curve: Curve, samples: list[dict[str, Any]], **documents: Any
+) -> None:
+    """results/<stage>/: metrics.json, curve.tsv, samples.jsonl, and every document as <name>.json."""
     out = folder / "results"
     out.mkdir()
-    write_json(out / "metrics.json", metrics)
+    for name, content in {"metrics": metrics, **documents}.items():
+        write_json(out / f"{name}.json", content)
     curve.write(out / "curve.tsv")
     write_jsonl(out / "samples.jsonl", samples)
     publish_files(out, target)

@@ -60,6 +60,7 @@ def run(params: Params) -> None:
         data=json.loads((paths.PREPARED / "manifest.json").read_text(encoding="utf-8")),
         sft=read_results(paths.SFT_RESULTS / "metrics.json", "sft"),
         progress=progress(curves["grpo"]),
+        health=read_results(paths.GRPO_RESULTS / "health.json", "grpo"),
         rewards=rewards,
         plots=[
             {"title": plot.title, "svg": draw(plot, curves[plot.stage])}

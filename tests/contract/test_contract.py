@@ -9,14 +9,16 @@ import pytest
 
 from stages import grpo, paths, sft
 from stages.cli import STAGES
+from stages.health import RULES, Monitor
 from stages.params import Params, check_params, load_params, read_yaml
 from stages.recipe import apply_recipe, list_recipes
+from tests.unit.test_health import SICK, sick
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["prepare", "sft", "grpo", "evaluate", "report"]
 
 # Cannot change a result: they name things, move files or read the params that DVC tracks key by key.
-PLUMBING = {"__init__", "cli", "errors", "manifest", "params", "paths", "recipe"}
+PLUMBING = {"__init__", "check", "cli", "errors", "manifest", "params", "paths", "recipe"}
 
 DVC: dict[str, Any] = read_yaml(ROOT / "dvc.yaml")
 
@@ -139,17 +141,74 @@ OTHER: dict[str, Any] = {
 }
 
 
-def changed(section: str, key: str) -> Params:
+def changed(section: str, key: str, base: dict[str, Any] | None = None) -> Params:
+    """Params with one leaf changed, `a.b` for a nested one; `base` are keys of the section that a test needs set."""
     data = read_yaml(ROOT / "params.yaml")
-    value = data[section][key]
-    data[section][key] = OTHER.get(key, value * 2 if value else 1)
+    for dotted, value in (base or {}).items():
+        parent, name = leaf(data[section], dotted)
+        parent[name] = value
+    parent, name = leaf(data[section], key)
+    parent[name] = other(name, parent[name])
     return check_params(data, Path("params.yaml"))
 
 
-@pytest.mark.parametrize("key", sorted(read_yaml(ROOT / "params.yaml")["grpo"]))
+def leaf(section: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
+    *parents, name = dotted.split(".")
+    for parent in parents:
+        section = section[parent]
+    return section, name
+
+
+def other(name: str, value: Any) -> Any:
+    """Another value that the schema takes."""
+    if name == "action":
+        return "stop" if value == "warn" else "warn"
+    if name in OTHER:
+        return OTHER[name]
+    if not value:
+        return 1
+    return value / 2 if isinstance(value, float) and name != "above" and value < 1 else value * 2
+
+
+def leaves(section: dict[str, Any], prefix: str = "") -> list[str]:
+    names: list[str] = []
+    for name, value in section.items():
+        names += leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+    return sorted(names)
+
+
+GRPO_LEAVES = leaves(read_yaml(ROOT / "params.yaml")["grpo"])
+WATCHED = [key for key in GRPO_LEAVES if key.startswith("health.")]
+NOT_TRLS = {"probe.problems", "probe.every_steps", "publish"}  # tests/unit/test_watch.py trains with and without
+
+
+@pytest.mark.parametrize("key", sorted({*GRPO_LEAVES} - {*WATCHED} - NOT_TRLS))
 def test_every_grpo_knob_reaches_trl(key: str, tmp_path: Path) -> None:
     before = grpo.trainer_config(load_params(ROOT / "params.yaml"), tmp_path).to_dict()
     assert grpo.trainer_config(changed("grpo", key), tmp_path).to_dict() != before
+
+
+@pytest.mark.parametrize("key", WATCHED)
+def test_every_health_knob_changes_what_the_monitor_says(key: str) -> None:
+    base = {"health.kl_divergence.action": "rollback"}
+    assert said(changed("grpo", key, base)) != said(changed("grpo", "beta", base))
+
+
+def said(params: Params) -> list[tuple[str, str, int]]:
+    """What the monitor says about every sick curve, and about some that are just sick enough."""
+    edges = [
+        sick(reward_accuracy=lambda step: 0.4 + 0.0003 * step, reward_format=lambda step: 0.9),
+        sick(reward_accuracy=lambda step: 0.4 + 0.0003 * step),
+        sick(completions_truncated_frac=lambda step: 0.6),
+    ]
+    found = []
+    for rows in (*SICK.values(), *edges):
+        monitor = Monitor(params)
+        for finding in (finding for row in rows for finding in monitor.observe(row)):
+            found.append((finding.rule, finding.action, finding.step))
+            if finding.action == "rollback":
+                monitor.rolled_back()
+    return found
 
 
 @pytest.mark.parametrize("key", sorted(read_yaml(ROOT / "params.yaml")["sft"]))
@@ -166,10 +225,15 @@ def test_every_sft_knob_reaches_trl(key: str, tmp_path: Path) -> None:
 def test_documents_name_commands_that_exist(name: str) -> None:
     text = (ROOT / name).read_text()
     commands = set(re.findall(r"posttrain ([a-z]+)\b(?=[^\n]*`|\n)", " ".join(re.findall(r"`[^`\n]+`", text)) + "\n"))
-    assert commands <= {*STAGES, "gate", "recipe", "rewards"}, commands
+    assert commands <= {*STAGES, "chat", "check", "gate", "recipe", "rewards"}, commands
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"`make ([a-z-]+)`", text)):
         assert re.search(rf"^{target}:", makefile, re.M), f"make {target}"
+
+
+def test_the_documents_list_every_health_rule() -> None:
+    named = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/health.md").read_text(), re.M)
+    assert named == list(RULES)
 
 
 def test_documents_link_to_files_that_exist() -> None:

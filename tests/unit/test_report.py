@@ -50,6 +50,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     ]
     rows = [[str(step), str(step / 20), "1", "1", "0.5", "0", "0.3", "0.01"] for step in range(1, 21)]
     (paths.GRPO_RESULTS / "curve.tsv").write_text("\n".join("\t".join(row) for row in [head, *rows]) + "\n")
+    healthy = {"asked": 20, "trained": 20, "published": 20}
+    health = {"steps": healthy, "stopped_by": None, "probe": [], "rollbacks": [], "findings": []}
+    write_json(paths.GRPO_RESULTS / "health.json", health)
     evaluation = {
         "sft": model_metrics(0.45),
         "grpo": model_metrics(0.82),
@@ -78,6 +81,27 @@ def test_the_page_states_the_claim_with_its_interval(results: Params) -> None:
     assert "The gate of +0.2\nheld." in page
     assert "3 rows left out: odd." in page
     assert page.count("<svg") == len(report.PLOTS) + 1  # and the rewards, whichever there are
+
+
+def test_what_the_health_monitor_said_is_on_the_page(results: Params) -> None:
+    report.run(results)
+    assert "No rule of the health monitor had anything to say." in paths.REPORT.read_text()
+    finding = {"rule": "truncation", "action": "stop", "step": 14, "saw": "60%", "why": "Because.", "do": "Raise it."}
+    outcome = {
+        "steps": {"asked": 20, "trained": 14, "published": 10},
+        "stopped_by": "truncation",
+        "probe": [{"step": 10, "accuracy": 0.5}],
+        "rollbacks": [{"rule": "kl_divergence", "step": 9, "to_step": 3, "learning_rate": 5e-05}],
+        "findings": [finding],
+    }
+    write_json(paths.GRPO_RESULTS / "health.json", outcome)
+    report.run(results)
+    page = " ".join(paths.REPORT.read_text().split())
+    assert "Stopped after 14 of 20 steps by the rule <code>truncation</code>." in page
+    assert "The published weights are those of step 10 of 14." in page
+    assert "After step 9 <code>kl_divergence</code> took the weights back to step 3" in page
+    assert "Step 14, <code>truncation</code> (stop): 60%. Because. Raise it." in page
+    assert "No rule of the health monitor" not in page
 
 
 def test_a_models_text_cannot_become_markup(results: Params) -> None:

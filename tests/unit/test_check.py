@@ -1,0 +1,350 @@
+"""The preflight: every rule speaks where it should and is silent elsewhere; the tutorial's pitfalls by name."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken
+
+from stages import check
+from stages.check import estimate, rules
+from stages.check.estimate import Shape
+from stages.check.rules import Finding
+from stages.cli import main
+from stages.errors import InputError
+from stages.manifest import publish
+from stages.params import Params, load_params
+from stages.paths import PARAMS, PREPARED, SFT_MODEL
+from stages.prompts import TAGS
+from stages.recipe import apply_recipe
+from stages.scratch import random_model, train_tokenizer
+from stages.training import align_special_tokens
+from tests.conftest import ParamsWith
+
+ROOT = Path(__file__).parents[2]
+TRACES = [f"<think>\nx = {x}\n</think>\n<answer>\nx = {x}\n</answer>" for x in range(2, 10)]
+
+PITFALLS = [
+    ("too few generations per prompt", {"grpo.num_generations": 4}),
+    ("learning rate too high", {"grpo.learning_rate": 4.0e-3}),
+    ("ignoring KL divergence", {"grpo.beta": 0.0}),
+    ("imbalanced reward weights", {"rewards.format.weight": 5.0}),
+    ("not monitoring advantage statistics", {"grpo.logging_steps": 50}),
+    ("not monitoring advantage statistics", {"grpo.health.low_advantage_std.action": "off"}),
+]
+
+
+def by_name(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.name: finding for finding in findings}
+
+
+def levels(findings: list[Finding]) -> set[str]:
+    return {finding.level for finding in findings}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rules of params alone
+
+
+@pytest.mark.parametrize(("name", "changes"), PITFALLS)
+def test_the_tutorials_pitfalls_are_caught_by_name(
+    name: str, changes: dict[str, Any], project: Path, params_with: ParamsWith
+) -> None:
+    found = check.findings(params_with(changes), "grpo")
+    assert [finding.name for finding in found if finding.level in ("warn", "fault")] == [name]
+    finding = by_name(found)[name]
+    assert finding.level == "warn"  # it may be meant
+    assert finding.why.endswith(".")
+    assert finding.do.endswith(".")
+    assert all(finding.level in ("ok", "later") for finding in check.findings(params_with({}), "grpo"))
+
+
+def test_pitfalls_begin_at_their_edges() -> None:
+    assert [rules.few_generations(n).level for n in (7, 8)] == ["warn", "ok"]
+    assert [rules.high_learning_rate(rate, 1e-5).level for rate in (9e-6, 1e-5, 2e-5)] == ["ok", "warn", "warn"]
+    assert [rules.no_kl(beta).level for beta in (0, 0.001)] == ["warn", "ok"]
+    weights = [{"accuracy": 1.0, "format": weight} for weight in (0.1, 1.0, 1.1)]
+    assert [rules.imbalanced_weights(w).level for w in weights] == ["ok", "ok", "warn"]
+    assert rules.imbalanced_weights({"format": 1.0}).saw == "format 1"
+    assert rules.imbalanced_weights({"format": 1.0}).level == "warn"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "generations", "micro", "processes", "level", "saw"),
+    [
+        (8, 16, 128, 1, "ok", "128 sequences in 1 passes of 128"),
+        (8, 16, 60, 1, "ok", "128 sequences in 4 passes of 32"),
+        (1, 31, 16, 1, "warn", "31 sequences in 31 passes of 1"),  # 31 is prime
+        (2, 4, 64, 1, "ok", "8 sequences in 1 passes of 8"),
+        (12, 8, 64, 5, "fault", "12 x 8 = 96 sequences over 5 processes"),
+        (10, 8, 64, 5, "ok", "16 sequences in 1 passes of 16"),
+    ],
+)
+def test_batches(prompts: int, generations: int, micro: int, processes: int, level: str, saw: str) -> None:
+    finding = rules.batches(prompts, generations, micro, processes)
+    assert (finding.level, finding.saw) == (level, saw)
+    if level == "fault":
+        assert finding.do == "Use 5 or 10 prompts, or other processes."
+
+
+def test_a_step_needs_as_many_problems_as_it_has_prompts() -> None:
+    assert rules.enough_problems(8, 8).level == "ok"
+    assert rules.enough_problems(8, 7).level == "fault"
+
+
+def test_prompt_and_completion_have_to_fit_into_the_context() -> None:
+    assert rules.context(29, 80, 109).level == "ok"
+    finding = rules.context(29, 80, 108)
+    assert (finding.level, finding.do) == ("fault", "Use 79 at most.")
+    assert rules.context(29, 80, None).level == "ok"
+    assert rules.context(300, 80, 256).do.startswith("Drop such prompts")
+
+
+def test_lengths_of_traces() -> None:
+    lengths = list(range(1, 101))
+    assert rules.trace_lengths(lengths, 100, 100).level == "ok"
+    assert rules.trace_lengths(lengths, 95, 100).level == "ok"  # 5 %
+    assert rules.trace_lengths(lengths, 94, 100).do == "Use 99, which keeps 99 %."
+    assert rules.trace_lengths(lengths, 100, 99).level == "warn"
+    assert rules.trace_lengths(lengths, 0, 100).level == "fault"
+    assert rules.completion_lengths(lengths, "x", 95).level == "ok"
+    assert rules.completion_lengths(lengths, "x", 94).do == "Use 99 at least."
+    assert rules.quantile([5, 1, 3], 0.5) == 3
+
+
+def test_golds() -> None:
+    assert rules.golds(9, [], 0, 9).level == "ok"
+    assert rules.golds(9, ["?!"], 0, 9).level == "fault"
+    assert rules.golds(95, [], 5, 95).level == "ok"
+    assert rules.golds(94, [], 6, 94).level == "warn"
+
+
+def test_the_dry_run_names_constant_rewards_and_wrong_ones() -> None:
+    weights = {"accuracy": 1.0, "format": 0.1}
+    right: dict[str, list[float | None]] = {"accuracy": [1.0, 1.0], "format": [1.0, 1.0]}
+    wrong: dict[str, list[float | None]] = {"accuracy": [0.0, 0.0], "format": [0.0, 1.0]}
+    traces: dict[str, list[float | None]] = {"accuracy": [1.0, 0.0, None], "format": [1.0, 1.0, 1.0]}
+    found = rules.dry_run(right, wrong, traces, weights)
+    assert levels(found) == {"ok"}
+    assert by_name(found)["reward accuracy"].saw == "0 to 1, 0.5 on average over 3 traces"
+
+    flat = rules.dry_run(right, {**wrong, "format": [1.0, 1.0]}, traces, weights)
+    assert by_name(flat)["reward format"].level == "warn"
+    assert by_name(flat)["reward format"].saw.startswith("constant: 1 to 1")
+    measured = rules.dry_run(right, {**wrong, "format": [1.0, 1.0]}, traces, {"accuracy": 1.0, "format": 0.0})
+    assert by_name(measured)["reward format"].level == "ok"  # nothing is trained on it
+
+    missed = rules.dry_run({**right, "accuracy": [1.0, 0.0]}, wrong, traces, weights)
+    assert by_name(missed)["right and wrong answers"].saw == "1 of 2 golds do not score 1 as an answer"
+    given = rules.dry_run(right, {**wrong, "accuracy": [0.0, 1.0]}, traces, weights)
+    assert by_name(given)["right and wrong answers"].level == "fault"
+    hopeless = rules.dry_run(right, wrong, {**traces, "accuracy": [0.0, 0.0, 0.0]}, weights)
+    assert by_name(hopeless)["right and wrong answers"].saw == "none of 3 traces is right"
+
+
+def test_parameters_are_counted_as_they_are(params_with: ParamsWith) -> None:
+    scratch = params_with({}).model.scratch
+    tokenizer = train_tokenizer(TRACES, scratch.vocab_size)
+    model = random_model(scratch, tokenizer)
+    counted = estimate.shape(model.config.to_dict())
+    assert counted is not None
+    assert counted.tied
+    # all but biases and norms: 3 layers of (64 + 2 x 64) biases and 2 x 64 norms, and a last norm of 64
+    assert counted.parameters == model.num_parameters() - 3 * (3 * 64 + 2 * 64) - 64
+    assert estimate.shape({"n_embd": 64}) is None
+
+
+def test_memory_and_time_by_hand() -> None:
+    model = Shape(hidden=10, intermediate=20, layers=2, vocab=100, key_values=10, tied=True)
+    # 100 x 10, and 2 layers of 2 x 10 x 10 + 2 x 10 x 10 + 3 x 10 x 20
+    assert model.parameters == 1000 + 2 * (200 + 200 + 600)
+    states, activations, logits = 3000 * 4 * 5, 4 * 50 * 2 * (180 + 80) * 4, 4 * 40 * 100 * 4 * 3
+    need = estimate.memory_gib(model, 4, 50, 40, weights_bytes=4, reference=True)
+    assert need == pytest.approx(estimate.BASE_GIB + (states + activations + logits) / 2**30)
+    # 1200 operations a second at 40 %: 480; overhead 4 ms
+    assert estimate.sft_step_s(model, 10, 1200) == pytest.approx(6 * 3000 * 10 / 480 + 3 * 0.004)
+    decode, update = 5 * (2 * 3000 * 4 / 480 + 0.004), 8 * 3000 * 4 * (7 + 5) / 480
+    assert estimate.grpo_step_s(model, 4, 7, 5, 1200) == pytest.approx(decode + update)
+    assert estimate.resources("sft", 2.0, 1.9, 10, "x").level == "warn"
+    assert estimate.resources("sft", 2.0, 2.0, 10, "x").saw == "about 2.0 of 2.0 GiB free on x, about 10 s"
+    assert [estimate.duration(s) for s in (119, 600, 7200)] == ["119 s", "10 min", "2 h"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A real tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return train_tokenizer(TRACES, 384)
+
+
+def test_tags_that_are_added_tokens_are_fine(tokenizer: Any) -> None:
+    assert str(rules.tags(tokenizer, "x")) == "ok    tags | x: kept by decoding; <think> is 1 token"
+
+
+def test_tags_that_are_special_tokens_are_a_fault() -> None:
+    special = train_tokenizer(TRACES, 384)
+    special.add_tokens([AddedToken(tag, special=True, normalized=False) for tag in TAGS[:2]], special_tokens=True)
+    finding = rules.tags(special, "x")
+    assert (finding.level, finding.saw) == ("fault", "<think>, </think> vanish when decoded")
+
+
+def test_tags_that_run_into_their_surroundings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without the tags among its tokens, and with text in which `>` is always followed by a line break.
+    monkeypatch.setattr("stages.scratch.TAGS", ())
+    plain = train_tokenizer(TRACES * 50, 400)
+    finding = rules.tags(plain, "x")
+    assert finding.level == "warn"
+    assert "across an end of <think>" in finding.saw
+    assert "'>\\n'" in finding.saw
+
+
+def test_end_of_turn(tokenizer: Any) -> None:
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    good = {"eos_token_id": eos, "pad_token_id": pad}
+    assert rules.end_of_turn(tokenizer, good, good, "x").level == "ok"
+    assert rules.end_of_turn(tokenizer, good, {**good, "eos_token_id": [eos, 7]}, "x").level == "ok"
+    assert rules.end_of_turn(tokenizer, good, {}, "x").level == "ok"
+    finding = rules.end_of_turn(tokenizer, good, {**good, "eos_token_id": pad}, "x")
+    assert (finding.level, f"generation_config.json {pad}" in finding.saw) == ("fault", True)
+    assert rules.end_of_turn(tokenizer, {**good, "eos_token_id": None}, good, "x").level == "fault"
+    assert rules.end_of_turn(tokenizer, {**good, "pad_token_id": 7}, good, "x").level == "fault"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The workspace at its states
+
+
+def prepare(project: Path) -> None:
+    text = PARAMS.read_text(encoding="utf-8")
+    PARAMS.write_text(text.replace("traces_per_problem: 16", "traces_per_problem: 1"), encoding="utf-8")
+    assert main(["prepare"]) == 0
+
+
+def make_sft_model(params: Params, **special: int) -> None:
+    tokenizer = train_tokenizer(TRACES, params.model.scratch.vocab_size)
+    model = random_model(params.model.scratch, tokenizer)
+    align_special_tokens(model, tokenizer)
+    for name, value in special.items():
+        setattr(model.generation_config, name, value)
+    folder = Path("unpublished")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    publish(folder, SFT_MODEL, {"stage": "sft"})
+
+
+def test_an_empty_workspace_says_what_it_cannot_check_yet(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line[:6] for line in lines[:-1]} == {"ok    ", "later "}
+    assert "later golds that parse | prepare: cannot be checked before `posttrain prepare`" in lines
+    assert lines[-1] == "check | 0 faults, 0 warnings | next: posttrain prepare"
+
+
+def test_the_shipped_recipe_is_sound_at_every_state(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(project)
+    capsys.readouterr()
+    assert main(["check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "check | 0 faults, 0 warnings | next: posttrain sft"
+    assert "ok    golds that parse | data/prepared: all of 9; prepare left out 0 rows, 0.0%" in lines
+    assert [line for line in lines if line.startswith("later")] == [
+        "later end of turn | sft: cannot be checked before `posttrain sft`"
+    ]
+    make_sft_model(load_params(PARAMS))
+    assert main(["check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line[:6] for line in lines[:-1]} <= {
+        "ok    ",
+        "warn  ",
+    }  # its tokenizer saw other text, so traces are longer
+    assert lines[-1].endswith("next: posttrain grpo")
+
+
+def test_no_recipe_has_a_fault(project: Path) -> None:
+    shutil.copytree(ROOT / "recipes", project / "recipes")
+    for path in sorted((project / "recipes").glob("*.yaml")):
+        apply_recipe("tiny")
+        apply_recipe(path.stem)
+        assert "fault" not in levels(check.findings(load_params(PARAMS))), path.name
+
+
+def test_a_fault_exits_2_and_stops_the_stage(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(project)
+    make_sft_model(load_params(PARAMS), eos_token_id=0)
+    capsys.readouterr()
+    assert main(["check"]) == 2
+    shown = capsys.readouterr().out
+    assert "\nfault end of turn | models/sft: the tokenizer ends a turn with" in shown
+    assert shown.splitlines()[-1].endswith("next: mend the faults, then posttrain check")
+    assert main(["grpo"]) == 2
+    assert capsys.readouterr().err.startswith("posttrain grpo: models/sft (end of turn)\n  got ")
+
+
+def test_a_stage_prints_the_warnings_that_concern_it(
+    project: Path, params_with: ParamsWith, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sick = params_with({"grpo.beta": 0.0, "grpo.num_generations": 4})
+    check.preflight(sick, "grpo")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[:2] for line in lines] == [
+        ["grpo", "warn  too few generations per prompt"],
+        ["grpo", "warn  ignoring KL divergence"],
+    ]
+    check.preflight(sick, "sft")
+    check.preflight(sick, "prepare")
+    assert capsys.readouterr().out == ""
+
+
+def test_several_faults_are_one_message(project: Path, params_with: ParamsWith) -> None:
+    prepare(project)
+    params = params_with({"grpo.max_completion_length": 400, "grpo.prompts_per_step": 2000})
+    with pytest.raises(InputError, match="2 faults") as caught:
+        check.preflight(params, "grpo")
+    assert "context length" in str(caught.value)
+    assert "problems per step" in str(caught.value)
+
+
+def test_golds_that_cannot_be_read_are_a_fault(project: Path, params_with: ParamsWith) -> None:
+    prepare(project)
+    path = PREPARED / "train.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()][:20]
+    path.write_text("".join(json.dumps(row | {"answer": "?!"}) + "\n" for row in rows), encoding="utf-8")
+    (finding,) = check.check_golds(check.Workspace(params_with({})))
+    assert (finding.level, finding.saw) == ("fault", "1 of 1 cannot be read, such as '?!'")
+    assert main(["check"]) == 2
+
+
+def test_another_spelling_of_the_gold_is_no_wrong_answer(project: Path, params_with: ParamsWith) -> None:
+    prepare(project)
+    work = check.Workspace(params_with({}))
+    work.train = [{"id": str(i), "problem": "?", "answer": gold} for i, gold in enumerate(("1/2", "0.5", "2/4", "3"))]
+    assert check.wrong_answer(work.train[0], work) == "3"
+    assert levels(check.check_rewards(work)) == {"ok"}
+
+
+def test_every_kind_of_reward_is_tried_on_groups(project: Path, params_with: ParamsWith) -> None:
+    prepare(project)
+    Path("own.py").write_text("def brevity(completion, limit):\n    return float(len(completion.text) < limit)\n")
+    own = {"weight": 0.5, "function": "own.py:brevity", "timeout_s": 5, "limit": 60}
+    params = params_with({"rewards.length": {"weight": 0.2}, "rewards.brevity": own})
+    found = by_name(check.findings(params, "grpo"))
+    assert found["reward length"].level == "ok"  # shorter than the rest of its group, which has to be one
+    assert found["reward brevity"].saw.startswith("0 to 1, ")
+    Path("own.py").write_text("def brevity(completion, limit):\n    return 1 / 0\n")
+    faults = [finding for finding in check.findings(params, "grpo") if finding.level == "fault"]
+    assert [finding.name for finding in faults] == ["input"]
+    assert "ZeroDivisionError" in faults[0].saw
+
+
+def test_a_model_without_a_template_is_a_fault(project: Path, params_with: ParamsWith) -> None:
+    base = project / "base"
+    tokenizer = train_tokenizer(TRACES, 384)
+    random_model(params_with({}).model.scratch, tokenizer).save_pretrained(base)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(base)
+    (fault,) = [f for f in check.findings(params_with({"model.name_or_path": str(base)})) if f.level == "fault"]
+    assert fault.saw == "a tokenizer without a chat template"

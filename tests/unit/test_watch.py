@@ -1,0 +1,370 @@
+"""Probe and health monitor on a real trainer of a few steps: what they see, what they do, and what they leave alone."""
+
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+
+from stages import grpo
+from stages.cli import main
+from stages.errors import InputError
+from stages.manifest import publish, require_complete
+from stages.params import Params, check_params, load_params, read_yaml
+from stages.paths import GRPO_MODEL, GRPO_RESULTS, PARAMS, SFT_MODEL
+from stages.rewards import Scoring
+from stages.scratch import random_model, train_tokenizer
+from stages.training import align_special_tokens, set_seed
+from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, hold_out, settle, trained, undisturbed
+
+ROOT = Path(__file__).parents[2]
+ROWS = [{"id": str(x), "problem": f"Solve: 3x - 5 = {3 * x - 5}", "answer": f"x = {x}"} for x in range(2, 10)]
+Build = Callable[..., "Run"]
+
+
+def vowels(completions: list[list[dict[str, str]]], **_: object) -> list[float]:
+    """A reward with variance even for a random model."""
+    return [sum(letter in "aeiou" for letter in c[-1]["content"]) / 8 for c in completions]
+
+
+vowels.__name__ = "accuracy"
+
+
+class Run:
+    """A trainer of a tiny model with probe, curve and health monitor, as the stage puts them together."""
+
+    def __init__(
+        self, params: Params, folder: Path, callbacks: list[TrainerCallback], watched: bool, scoring: Scoring
+    ) -> None:
+        set_seed(params.seed)
+        self.probed, rows = hold_out(ROWS, 2)
+        self.scoring = scoring
+        self.curve = grpo.GRPOCurve(scoring.params)
+        self.tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
+        self.probe = ProbeWatch(params.grpo, self.solve)
+        self.health = HealthWatch(params, self.curve)
+        self.solved = [0.5, 1.0, 0.25, 1.0, 0.0, 0.0]
+        self.params = params
+        others = [grpo.reward_function(name, scoring, rows, 4) for name in ("format", "tag_count")]
+        self.trainer = grpo.Trainer(
+            model=str(folder / "model"),
+            reward_funcs=[vowels, *others],
+            args=grpo.trainer_config(params, folder / "trainer"),
+            train_dataset=grpo.to_dataset(rows, params),
+            processing_class=self.tokenizer,
+            callbacks=[*callbacks, *([self.probe, self.curve, self.health] if watched else [self.curve])],
+        )
+        self.trainer.scoring, self.trainer.rows = scoring, rows
+        self.curve.trainer = self.trainer
+        align_special_tokens(self.trainer.model, self.tokenizer)
+        self.trainer.remove_callback(PrinterCallback)
+
+    def solve(self, model: Any) -> float:
+        """The real probe runs; its answer is replaced, because a random model solves nothing."""
+        torch.rand(3)  # and it may even draw
+        assert grpo.probe_accuracy(model, self.tokenizer, self.probed, self.params, self.scoring) == 0
+        return self.solved.pop(0)
+
+    def train(self) -> dict[str, Any]:
+        self.trainer.train()
+        return settle(self.trainer.model, self.trainer.state, self.probe, self.health)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().clone() for name, value in trained(self.trainer.model).items()}
+
+
+class Record(TrainerCallback):
+    """The weights after each step."""
+
+    def __init__(self) -> None:
+        self.after: dict[int, dict[str, torch.Tensor]] = {}
+        self.rates: list[float] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        self.after[0] = {name: value.detach().clone() for name, value in trained(model).items()}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, optimizer: Any, **_: Any) -> None:
+        self.after[state.global_step] = {name: value.detach().clone() for name, value in trained(model).items()}
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+class Spoil(TrainerCallback):
+    """Puts a number into what is logged at some step."""
+
+    def __init__(self, step: int, **logs: float) -> None:
+        self.step, self.logs = step, logs
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs is not None and state.global_step >= self.step:
+            logs.update(self.logs)
+
+
+@pytest.fixture(scope="module")
+def scoring() -> Iterator[Scoring]:
+    params = load_params(ROOT / "params.yaml")
+    with Scoring(params.rewards, params.verifier, workers=1) as scoring:
+        yield scoring
+
+
+@pytest.fixture
+def build(tmp_path: Path, scoring: Scoring) -> Build:
+    def build(
+        changes: dict[str, Any] | None = None, callbacks: list[TrainerCallback] | None = None, watched: bool = True
+    ) -> Run:
+        data = read_yaml(ROOT / "params.yaml")
+        small = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+        data["model"]["scratch"] |= small
+        data["grpo"] |= {"max_steps": 6, "warmup_steps": 0, "learning_rate": 0.01, "prompts_per_step": 2}
+        data["grpo"] |= {"num_generations": 4, "max_completion_length": 8, "lr_scheduler_type": "constant"}
+        data["grpo"]["probe"] = {"problems": 2, "every_steps": 1}
+        data["grpo"]["health"] |= {"window": 2}
+        for name in set(data["grpo"]["health"]) - {"window", "solved_accuracy", "max_rollbacks"}:
+            data["grpo"]["health"][name]["action"] = "off"
+        for dotted, value in (changes or {}).items():
+            section, _, key = dotted.rpartition(".")
+            target = data["grpo"] if not section else data["grpo"]["health"][section]
+            target[key] = value
+        params = check_params(data, Path("params.yaml"))
+        if not (tmp_path / "model").is_dir():
+            set_seed(1)
+            tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
+            model = random_model(params.model.scratch, tokenizer)
+            align_special_tokens(model, tokenizer)
+            model.save_pretrained(tmp_path / "model")
+        return Run(params, tmp_path, callbacks or [], watched, scoring)
+
+    return build
+
+
+def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_probe_is_held_out_by_a_hash() -> None:
+    probed, rest = hold_out(ROWS, 3)
+    assert (len(probed), len(rest)) == (3, 5)
+    assert sorted(row["id"] for row in (*probed, *rest)) == [row["id"] for row in ROWS]
+    backwards, _ = hold_out(ROWS[::-1], 3)
+    assert {row["id"] for row in backwards} == {row["id"] for row in probed}
+    assert hold_out(ROWS, 0) == ([], ROWS)
+    assert {row["id"] for row in probed} < {row["id"] for row in hold_out(ROWS, 4)[0]}  # a larger probe keeps these
+    with pytest.raises(InputError, match=r"grpo\.probe\.problems"):
+        hold_out(ROWS, 8)
+    with pytest.raises(InputError, match="without a gold"):
+        hold_out([{"id": row["id"], "problem": row["problem"]} for row in ROWS], 2)
+
+
+def test_watching_changes_no_bit_of_the_run(build: Build) -> None:
+    watched = build({"not_finite.action": "stop", "kl_divergence.action": "rollback", "kl_divergence.above": 2.0})
+    watched.train()
+    alone = build(watched=False)
+    alone.trainer.train()
+    assert len(alone.curve.rows) == 6
+    columns = [{name: v for name, v in row.items() if name != "probe/accuracy"} for row in watched.curve.rows]
+    assert columns == alone.curve.rows
+    assert equal(watched.weights(), alone.weights())
+    assert [row["probe/accuracy"] for row in watched.curve.rows] == [0.5, 1.0, 0.25, 1.0, 0.0, 0.0]
+    assert all("probe/accuracy" not in row for row in alone.curve.rows)
+
+
+def test_a_probe_puts_mode_and_generators_back(build: Build) -> None:
+    model = build().trainer.model.train()
+    before = torch.get_rng_state()
+    assert undisturbed(lambda m: float(torch.rand(1) * 0 + m.eval().training), model) == 0
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_best_weights_by_the_probe_are_published(build: Build) -> None:
+    record = Record()
+    run = build({"publish": "best"}, [record])
+    outcome = run.train()
+    assert outcome["steps"] == {"asked": 6, "trained": 6, "published": 4}  # the later of the two that solved all
+    assert equal(run.weights(), record.after[4])
+    assert not equal(record.after[4], record.after[6])
+    assert health_metrics(outcome)["published_step"] == 4
+    assert closing_line(outcome) == "publishes step 4 of 6: probe/accuracy 1, the best"
+    assert json.loads(json.dumps(outcome)) == outcome
+
+
+def test_the_last_weights_are_published_unless_params_say_best(build: Build) -> None:
+    record = Record()
+    run = build(None, [record])
+    outcome = run.train()
+    assert equal(run.weights(), record.after[6])
+    assert "published_step" not in health_metrics(outcome)
+    assert closing_line(outcome) is None
+    assert (health_metrics(outcome)["probe/accuracy_first"], health_metrics(outcome)["probe/accuracy"]) == (0.5, 0.0)
+
+
+def test_a_probe_every_other_step(build: Build) -> None:
+    run = build()
+    run.probe.probe = run.probe.probe.model_copy(update={"every_steps": 3})
+    run.train()
+    assert [row["step"] for row in run.curve.rows if "probe/accuracy" in row] == [3, 6]
+
+
+def test_a_warning_is_said_once_and_training_goes_on(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    run = build({"kl_divergence.action": "warn"}, [Spoil(2, kl=0.9)])
+    outcome = run.train()
+    assert [finding["rule"] for finding in outcome["findings"]] == ["kl_divergence"]
+    shown = capsys.readouterr().out
+    assert shown.count("grpo | health: step 2: kl_divergence: policy/kl_divergence 0.45, over 0.05.") == 1
+    assert outcome["steps"]["trained"] == 6
+    assert outcome["stopped_by"] is None
+    assert health_metrics(outcome)["health/findings"] == 1
+
+
+def test_a_stop_ends_training_early_and_says_so(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    record = Record()
+    run = build({"kl_divergence.action": "stop"}, [record, Spoil(2, kl=0.9)])
+    outcome = run.train()
+    assert outcome["steps"] == {"asked": 6, "trained": 2, "published": 2}
+    assert outcome["stopped_by"] == "kl_divergence"
+    assert equal(run.weights(), record.after[2])
+    assert health_metrics(outcome)["stopped_at_step"] == 2
+    assert "STOPPED after 2 of 6 steps by health rule kl_divergence" in str(closing_line(outcome))
+    assert "STOPPED by kl_divergence" in capsys.readouterr().out
+
+
+class Poison(TrainerCallback):
+    """Spoils the weights once, as a gradient that is no number does."""
+
+    def __init__(self, step: int) -> None:
+        self.step: int | None = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        self.now = state.global_step == self.step
+        if self.now:
+            next(model.parameters()).data.fill_(float("nan"))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs is not None and self.now:
+            logs["grad_norm"] = float("nan")
+
+
+def test_weights_that_are_no_numbers_are_never_published(build: Build) -> None:
+    record = Record()
+    run = build({"not_finite.action": "stop"}, [record, Poison(5)])
+    outcome = run.train()
+    assert outcome["steps"] == {"asked": 6, "trained": 5, "published": 4}  # a copy every window of 2 rows
+    assert equal(run.weights(), record.after[4])
+
+
+def test_lost_weights_are_noticed_between_two_rows(build: Build) -> None:
+    changes = {"not_finite.action": "stop", "logging_steps": 3, "probe": {"problems": 2, "every_steps": 3}}
+    run = build(changes, [Poison(4)])
+    outcome = run.train()  # a step more, and sampling from them would raise
+    assert outcome["steps"] == {"asked": 6, "trained": 4, "published": 0}
+    assert [row["step"] for row in run.curve.rows] == [3, 4]
+
+
+def test_a_rollback_gets_over_lost_weights(build: Build) -> None:
+    run = build({"not_finite.action": "rollback"}, [Poison(3)])
+    outcome = run.train()
+    assert [(rollback["step"], rollback["to_step"]) for rollback in outcome["rollbacks"]] == [(3, 2)]
+    assert outcome["steps"] == {"asked": 6, "trained": 6, "published": 6}
+    assert all(bool(value.isfinite().all()) for value in run.weights().values())
+
+
+def test_a_rollback_goes_back_two_windows_and_halves_the_learning_rate(
+    build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # KL 5 from step 4 on: seen at the window of steps 3 and 4. Copies are of steps 0, 2: back to 0.
+    record = Record()
+    changes = {"kl_divergence.action": "rollback", "kl_divergence.above": 2.0}
+    run = build(changes, [record, Spoil(4, kl=5.0)])
+    outcome = run.train()
+    steps = [(rollback["step"], rollback["to_step"]) for rollback in outcome["rollbacks"]]
+    assert steps == [(4, 0), (6, 0)]  # again after a full window
+    assert record.rates == [0.01, 0.01, 0.01, 0.01, 0.005, 0.005]
+    assert equal(run.weights(), record.after[0])
+    assert run.trainer.optimizer.param_groups[0]["lr"] == 0.0025
+    assert "ROLLED BACK by kl_divergence from step 4 to the weights of step 0" in capsys.readouterr().out
+    # Adam's moments are those of steps 5 and 6 only; the second rollback emptied them.
+    assert len(run.trainer.optimizer.state) == 0
+    assert [finding["step"] for finding in outcome["findings"]] == [4, 6]
+
+
+def test_too_many_rollbacks_stop_the_run(build: Build) -> None:
+    changes = {"kl_divergence.action": "rollback", "kl_divergence.above": 2.0}
+    run = build(changes, [Spoil(1, kl=5.0)])
+    run.health.monitor.health = run.health.monitor.health.model_copy(update={"max_rollbacks": 1})
+    outcome = run.train()
+    assert len(outcome["rollbacks"]) == 1
+    assert outcome["stopped_by"] == "kl_divergence"
+    assert outcome["steps"]["trained"] == 4
+
+
+def test_the_state_of_both_goes_through_a_checkpoint(build: Build, tmp_path: Path) -> None:
+    run = build({"publish": "best", "kl_divergence.action": "rollback"}, [Spoil(3, kl=0.9)])
+    run.train()
+    fresh = build({"publish": "best", "kl_divergence.action": "rollback"})
+    for old, new in ((run.probe, fresh.probe), (run.health, fresh.health)):
+        torch.save(old.resume_state(), tmp_path / "state.pt")
+        new.load_resume_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert fresh.probe.values == run.probe.values
+    assert fresh.probe.best is not None
+    assert run.probe.best is not None
+    assert equal(fresh.probe.best.tensors, run.probe.best.tensors)
+    assert fresh.health.findings == run.health.findings
+    assert fresh.health.rollbacks == run.health.rollbacks
+    assert fresh.health.kept.maxlen == 2
+    assert [weights.step for weights in fresh.health.kept] == [weights.step for weights in run.health.kept]
+    assert fresh.health.monitor.state() == run.health.monitor.state()
+
+
+def test_the_probe_counts_no_verdict_as_not_solved(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = build()
+    monkeypatch.setattr(grpo, "judge", lambda texts, golds, verifier: [{"accuracy": 1.0}, {"accuracy": None}])
+    value = grpo.probe_accuracy(run.trainer.model, run.tokenizer, ROWS[:2], run.params, run.scoring)
+    assert value == statistics.fmean([1.0, 0.0])
+
+
+def test_a_stopped_stage_publishes_a_usable_model_and_hides_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A random model solves nothing: after a window without any right answer the stage stops."""
+    data = read_yaml(PARAMS)
+    data["prepare"]["equations"] |= {"max_coefficient": 3, "max_solution": 4, "max_constant": 3}
+    data["model"]["scratch"] |= {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+    data["grpo"] |= {"max_steps": 6, "warmup_steps": 0, "prompts_per_step": 2, "num_generations": 2}
+    data["grpo"] |= {"max_completion_length": 8, "probe": {"problems": 3, "every_steps": 1}}
+    data["grpo"]["health"] |= {"window": 3, "constant_reward": {"action": "stop", "zero_std_frac": 0.99}}
+    PARAMS.write_text(json.dumps(data), encoding="utf-8")  # JSON is YAML
+    params = load_params(PARAMS)
+    assert main(["prepare"]) == 0
+    tokenizer = train_tokenizer([row["problem"] for row in ROWS], 384)
+    model = random_model(params.model.scratch, tokenizer)
+    align_special_tokens(model, tokenizer)
+    model.save_pretrained("made")
+    tokenizer.save_pretrained("made")
+    publish(Path("made"), SFT_MODEL, {"stage": "sft"})
+    capsys.readouterr()
+
+    assert main(["grpo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("grpo | STOPPED after 3 of 6 steps by health rule constant_reward; the weights are ")
+    assert (
+        sum(line.startswith("grpo | health: step 3: constant_reward: reward/accuracy 0 in every") for line in lines)
+        == 1
+    )
+    assert any(line.startswith("grpo | warn  too few generations per prompt | ") for line in lines)
+    metrics = json.loads((GRPO_RESULTS / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["stopped_at_step"], metrics["published_step"], metrics["probe/accuracy"]) == (3, 3, 0)
+    manifest = require_complete(GRPO_MODEL, "grpo")
+    assert manifest["stopped_by"] == "constant_reward"
+    assert manifest["steps"] == {"asked": 6, "trained": 3, "published": 3}
+    health = json.loads((GRPO_RESULTS / "health.json").read_text(encoding="utf-8"))
+    assert health["findings"][0]["rule"] == "constant_reward"
+    assert [probe["step"] for probe in health["probe"]] == [1, 2, 3]
+    assert "probe/accuracy" in (GRPO_RESULTS / "curve.tsv").read_text(encoding="utf-8").split("\n")[0]
+    assert main(["chat", "--ask", "Solve: 3x = 6"]) == 0  # the model can be used
