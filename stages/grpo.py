@@ -51,11 +51,12 @@ from stages.training import (
     sample,
     start,
 )
+from stages.trl_options import configure
 from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, hold_out, settle
 
 NUM_SAMPLES = 4
 
-OURS = {*Optimisation.model_fields, "prompts_per_step", "probe", "publish", "health"}
+OURS = {*Optimisation.model_fields, "prompts_per_step", "probe", "publish", "health", "trl"}
 """Keys of the `grpo` section that do not go to TRL by `model_dump`."""
 
 DRY_RUN_ROWS = 8
@@ -198,7 +199,10 @@ def to_dataset(rows: list[dict[str, Any]], params: Params) -> Dataset:
 def trainer_config(params: Params, output_dir: Path) -> GRPOConfig:
     grpo = params.grpo
     plan = batch_plan(grpo.prompts_per_step * grpo.num_generations, params.launch.micro_batch_size)
-    return GRPOConfig(
+    return configure(
+        GRPOConfig,
+        "grpo.trl",
+        grpo.trl,
         **optimisation_kwargs(grpo, params.seed, params.launch, output_dir),
         **plan.trainer_kwargs(),
         **grpo.model_dump(exclude=OURS),

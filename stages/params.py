@@ -165,6 +165,8 @@ class SFT(Optimisation):
     """Sequences per optimizer step over all processes."""
     max_length: int = Field(ge=16)
     """Tokens of prompt and completion. Longer rows are left out and counted, never cut."""
+    trl: dict[str, Any]
+    """Further options of TRL's SFTConfig, under TRL's names; see `grpo.trl`."""
 
 
 class Verifier(Section):
@@ -403,7 +405,15 @@ class GRPO(Optimisation):
     """Weight of the KL divergence to the SFT model; the tutorial's kl_penalty."""
     epsilon: float = Field(gt=0, lt=1)
     """Clip range of the probability ratio; the tutorial's clip_range."""
-    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"]
+    epsilon_high: float | None = Field(gt=0)
+    """Clip range upwards where it is another (DAPO: 0.28); null for `epsilon`. With `loss_type: cispo` it is the
+    highest ratio itself, such as 5."""
+    loss_type: Literal["dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
+    """docs/objective.md has the formula of each."""
+    importance_sampling_level: Literal["token", "sequence"]
+    """`sequence`: one ratio for a completion, the geometric mean of its tokens' (GSPO)."""
+    mask_truncated_completions: bool
+    """Learn nothing from completions without an end token."""
     scale_rewards: Literal["none", "group", "batch"]
     """`none`: the advantage is the reward minus the group's mean, as in the tutorial."""
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"]
@@ -411,10 +421,24 @@ class GRPO(Optimisation):
     summed (GDPO), whatever `scale_rewards` says."""
     num_iterations: int = Field(ge=1)
     """Optimizer passes over one batch of completions."""
+    trl: dict[str, Any]
+    """Further options of TRL's GRPOConfig, under TRL's names: `{delta: 4.0, sapo_temperature_neg: 1.05}`. What
+    posttrain sets itself is refused; names and types are checked against the installed TRL."""
     probe: Probe
     publish: Literal["last", "best"]
     """`best`: the weights of the step with the highest `probe/accuracy`, the latest of equals."""
     health: Health
+
+    @model_validator(mode="after")
+    def the_objective_is_one(self) -> "GRPO":
+        if self.loss_type == "cispo" and self.epsilon_high is None:
+            raise ValueError(
+                "loss_type cispo without epsilon_high, which is the highest ratio there: TRL would take epsilon, and "
+                f"cap every ratio at {self.epsilon:g}; 5.0 is usual"
+            )
+        if self.beta == 0 and self.trl.get("sync_ref_model"):
+            raise ValueError("trl.sync_ref_model with beta 0, which has no reference model")
+        return self
 
     @model_validator(mode="after")
     def the_probe_can_be_read(self) -> "GRPO":

@@ -32,6 +32,7 @@ from stages.training import (
     sample,
     start,
 )
+from stages.trl_options import configure
 
 FROM_SCRATCH = "scratch"
 NUM_SAMPLES = 4
@@ -120,7 +121,10 @@ def to_dataset(rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, p
 
 def trainer_config(params: Params, output_dir: Path) -> SFTConfig:
     plan = batch_plan(params.sft.batch_size, params.launch.micro_batch_size)
-    return SFTConfig(
+    return configure(
+        SFTConfig,
+        "sft.trl",
+        params.sft.trl,
         **optimisation_kwargs(params.sft, params.seed, params.launch, output_dir),
         **plan.trainer_kwargs(),
         max_length=params.sft.max_length,

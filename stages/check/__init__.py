@@ -25,6 +25,7 @@ from stages.check.rules import (
     golds,
     high_learning_rate,
     imbalanced_weights,
+    loss_and_level,
     no_kl,
     tags,
     trace_lengths,
@@ -35,7 +36,7 @@ from stages.errors import InputError
 from stages.health import reward_weights
 from stages.manifest import MANIFEST
 from stages.params import Params
-from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, REPORT, SFT_MODEL
+from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, REPORT, SCRATCH, SFT_MODEL
 from stages.prompts import completion_text
 
 GOLDS = 200
@@ -59,7 +60,27 @@ def check_objective(work: Workspace) -> list[Finding]:
         imbalanced_weights(reward_weights(work.params)),
         unseen_advantages(grpo.max_steps, grpo.logging_steps, grpo.health),
         batches(grpo.prompts_per_step, grpo.num_generations, launch.micro_batch_size, processes),
+        loss_and_level(grpo.loss_type, grpo.importance_sampling_level),
     ]
+
+
+def check_grpo_options(work: Workspace) -> list[Finding]:
+    """As the stage will: TRL has the last word on its options."""
+    if not work.params.grpo.trl:
+        return []
+    from stages.grpo import trainer_config
+
+    trainer_config(work.params, SCRATCH)
+    return [Finding("ok", "further options", "grpo.trl", ", ".join(work.params.grpo.trl))]
+
+
+def check_sft_options(work: Workspace) -> list[Finding]:
+    if not work.params.sft.trl:
+        return []
+    from stages.sft import trainer_config
+
+    trainer_config(work.params, SCRATCH)
+    return [Finding("ok", "further options", "sft.trl", ", ".join(work.params.sft.trl))]
 
 
 def check_problems(work: Workspace) -> list[Finding]:
@@ -192,6 +213,8 @@ def bytes_of(params: Params) -> int:
 
 CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
     ("grpo", check_objective),
+    ("grpo", check_grpo_options),
+    ("sft", check_sft_options),
     ("grpo", check_problems),
     ("grpo", check_golds),
     ("grpo", check_rewards),

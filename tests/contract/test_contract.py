@@ -138,6 +138,8 @@ OTHER: dict[str, Any] = {
     "prompts_per_step": 16,
     "top_p": 0.5,
     "epsilon": 0.3,
+    "importance_sampling_level": "sequence",
+    "trl": {"adam_beta2": 0.95},
 }
 
 
@@ -173,7 +175,7 @@ def other(name: str, value: Any) -> Any:
 def leaves(section: dict[str, Any], prefix: str = "") -> list[str]:
     names: list[str] = []
     for name, value in section.items():
-        names += leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+        names += leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else [prefix + name]
     return sorted(names)
 
 
