@@ -33,6 +33,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from stages.health import PROBE, TIMEOUTS
+from stages.lora import adapter_config, loading, merged
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
@@ -161,6 +162,8 @@ def run(params: Params) -> None:
             train_dataset=to_dataset(rows, params),
             processing_class=tokenizer,
             callbacks=[probe, curve, health],
+            peft_config=adapter_config(params),
+            **loading(params),
         )
         trainer.scoring, trainer.rows = scoring, rows
         curve.trainer, model = trainer, trainer.model
@@ -169,6 +172,7 @@ def run(params: Params) -> None:
         before = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params, scoring)
         trainer.train()
         outcome = settle(model, trainer.state, probe, health)
+        model = merged(model, str(SFT_MODEL), params, tokenizer, folder)
         after = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params, scoring)
         samples = [
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)

@@ -52,6 +52,29 @@ class ScratchModel(Section):
         return self
 
 
+class Lora(Section):
+    """Adapters of low rank that are trained instead of the weights, in sft and in grpo; merged before publishing."""
+
+    r: int = Field(ge=1)
+    """Rank of the two matrices beside each weight."""
+    alpha: int = Field(ge=1)
+    """Their product is scaled by alpha / r."""
+    dropout: float = Field(ge=0, lt=1)
+    target_modules: Literal["all-linear"] | list[str]
+    """Names of linear layers, such as [q_proj, v_proj]; `all-linear` for all but the output layer."""
+    quantize_4bit: bool
+    """QLoRA: the weights beside the adapters in 4 bits while they train. Needs a CUDA GPU and bitsandbytes."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def not_the_output_layer(cls, names: str | list[str]) -> str | list[str]:
+        if not names:
+            raise ValueError("the name of a linear layer at least, or all-linear")
+        if "lm_head" in names or "embed_tokens" in names:
+            raise ValueError("linear layers between embedding and output; TRL reads the output weights past an adapter")
+        return names
+
+
 class Model(Section):
     name_or_path: str = Field(min_length=1)
     """`scratch`, a local folder in transformers' format, or a name on the Hugging Face Hub."""
@@ -61,8 +84,16 @@ class Model(Section):
     """Of the weights while training and of the published checkpoints."""
     trust_remote_code: bool
     """Run Python that comes with the model. Off unless you have read it."""
+    lora: Lora | None
+    """null trains all weights."""
     scratch: ScratchModel
     """Used when `name_or_path` is `scratch`."""
+
+    @model_validator(mode="after")
+    def there_is_something_to_quantize(self) -> "Model":
+        if self.lora is not None and self.lora.quantize_4bit and self.name_or_path == "scratch":
+            raise ValueError("lora.quantize_4bit with name_or_path scratch: weights that are drawn here are not loaded")
+        return self
 
 
 class Prompts(Section):
@@ -508,6 +539,14 @@ class Params(Section):
     evaluate: Evaluate
     report: Report
     launch: Launch
+
+    @model_validator(mode="after")
+    def lora_has_no_second_reference(self) -> "Params":
+        if self.model.lora is not None and self.grpo.trl.get("sync_ref_model"):
+            raise ValueError(
+                "grpo.trl.sync_ref_model with model.lora, whose reference is the policy without its adapter"
+            )
+        return self
 
     @model_validator(mode="after")
     def golds_for_rewards(self) -> "Params":

@@ -14,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from stages.errors import InputError
+from stages.lora import adapter_config, check_targets, loading, merged
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Params
 from stages.paths import PREPARED, SFT_MODEL, SFT_RESULTS
@@ -64,9 +65,11 @@ def run(params: Params) -> None:
             train_dataset=dataset,
             processing_class=tokenizer,
             callbacks=[curve],
+            peft_config=adapter_config(params),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+        model = merged(trainer.model, params.model.name_or_path, params, tokenizer, folder)
         samples = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params)
         metrics = {
             "loss": curve.mean("loss", 0.9, 1),
@@ -90,7 +93,8 @@ def base_model(params: Params, rows: list[dict[str, str]]) -> tuple[PreTrainedMo
         model = random_model(params.model.scratch, tokenizer)
     else:
         tokenizer = load_tokenizer(params.model.name_or_path, params.model)
-        model = load_model(params.model.name_or_path, params.model)
+        model = load_model(params.model.name_or_path, params.model, **loading(params))
+    check_targets(model, params)
     align_special_tokens(model, tokenizer)
     return model, tokenizer
 

@@ -132,9 +132,9 @@ def require_chat_template(tokenizer: PreTrainedTokenizerBase, where: str) -> Non
         )
 
 
-def load_model(name_or_path: str, model: Model) -> PreTrainedModel:
+def load_model(name_or_path: str, model: Model, **kwargs: Any) -> PreTrainedModel:
     """The weights of a checkpoint in the dtype of params."""
-    return _from_pretrained(AutoModelForCausalLM, name_or_path, model, dtype=DTYPES[model.dtype])
+    return _from_pretrained(AutoModelForCausalLM, name_or_path, model, dtype=DTYPES[model.dtype], **kwargs)
 
 
 def _from_pretrained(kind: Any, name_or_path: str, model: Model, **kwargs: Any) -> Any:

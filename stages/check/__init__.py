@@ -189,7 +189,7 @@ def check_sft_resources(work: Workspace) -> list[Finding]:
     sequences = min(params.sft.batch_size, params.launch.micro_batch_size)
     length = params.sft.max_length
     machine = Machine.of(params.launch)
-    need = memory_gib(model, sequences, length, length, bytes_of(params), reference=False)
+    need = memory_gib(model, sequences, length, length, bytes_of(params), False, params.model.lora is not None)
     seconds = params.sft.max_steps * sft_step_s(model, params.sft.batch_size * length, machine.flops)
     return [resources("sft", need, machine.free_gib, seconds, machine.device)]
 
@@ -202,7 +202,8 @@ def check_grpo_resources(work: Workspace) -> list[Finding]:
     prompt = max(work.prompt_lengths("grpo"), default=0) if work.train and work.tokenizer("grpo") else 0
     micro, completion = min(sequences, params.launch.micro_batch_size), grpo.max_completion_length
     machine = Machine.of(params.launch)
-    need = memory_gib(model, micro, prompt + completion, completion, bytes_of(params), reference=grpo.beta > 0)
+    adapters = params.model.lora is not None
+    need = memory_gib(model, micro, prompt + completion, completion, bytes_of(params), grpo.beta > 0, adapters)
     seconds = grpo.max_steps * grpo_step_s(model, sequences, prompt, completion, machine.flops)
     return [resources("grpo", need, machine.free_gib, seconds, machine.device)]
 

@@ -78,8 +78,8 @@ def test_the_tutorials_groups_have_its_advantages(first: int, params_with: Param
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Losses against the papers' formulas. All is float64 but TRL's fused head, whose log-probabilities are float32: both sides
-# agree to 4e-7 in the loss and 2e-7 in the gradient, and to 2e-8 where no ratio is of a whole completion
+# Losses against the papers' formulas. All is float64 but TRL's fused head, whose log-probabilities are float32: both
+# sides agree to 4e-7 in the loss and 2e-7 in the gradient, and to 2e-8 where no ratio is of a whole completion
 
 
 def paper_loss(
