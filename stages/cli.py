@@ -1,6 +1,7 @@
 """The `posttrain` command: parse, call, turn errors into exit codes. Everything heavy is imported by the command.
 
-Exit codes: 0 done, 1 a fault of the program, 2 wrong input, 3 the gate did not hold.
+Exit codes: 0 done, 1 a fault of the program, 2 wrong input (or a disk that takes no more), 3 the gate did not hold, 75
+stopped or busy: the same command, run again, goes on. 128 + the signal's number where nothing can be gone on with.
 """
 
 import argparse
@@ -29,9 +30,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         print(f"posttrain {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print(f"posttrain {arguments.command}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # `posttrain recipe | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        from stages.checkpoint import disk_error
+
+        if (told := disk_error(error, arguments.command)) is None:
+            raise
+        print(f"posttrain {arguments.command}: {told}", file=sys.stderr)
+        return told.exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, description=text).set_defaults(run=run_stage)
     text = "did GRPO gain what params ask for? exit code 3 if not"
     commands.add_parser("gate", help=text, description=text).set_defaults(run=run_gate)
+    text = "what killed runs of sft and grpo go on from, and which params it belongs to"
+    commands.add_parser("checkpoints", help=text, description=text).set_defaults(run=run_checkpoints)
     text = "merge a recipe into params.yaml; without a name, list them"
     recipe = commands.add_parser("recipe", help=text, description=text)
     recipe.add_argument("name", nargs="?", metavar="NAME")
@@ -57,11 +70,13 @@ def run_stage(arguments: argparse.Namespace) -> None:
     quiet()
     # Otherwise SIGTERM would end this process where it stands: scratch folders and lighteval's process would stay.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    from stages.checkpoint import only_run
     from stages.params import load_params
     from stages.paths import PARAMS
 
     params = load_params(PARAMS)
-    importlib.import_module(f"stages.{arguments.command}").run(params)
+    with only_run(arguments.command):
+        importlib.import_module(f"stages.{arguments.command}").run(params)
 
 
 def quiet() -> None:
@@ -81,6 +96,14 @@ def run_gate(arguments: argparse.Namespace) -> None:
     from stages.evaluate import check_gate
 
     check_gate()
+
+
+def run_checkpoints(arguments: argparse.Namespace) -> None:
+    from stages.checkpoint import show
+    from stages.params import load_params
+    from stages.paths import PARAMS
+
+    show(load_params(PARAMS))
 
 
 def run_recipe(arguments: argparse.Namespace) -> None:

@@ -24,10 +24,12 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from stages.checkpoint import Checkpoints, facts
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
 from stages.prompts import Message, prompt_messages
+from stages.resume import Resumable
 from stages.rewards import REWARDS, Score, scores
 from stages.training import (
     DTYPES,
@@ -92,6 +94,10 @@ class GRPOCurve(Curve):
         super().on_log(args, state, control, logs=logs, **kwargs)
 
 
+class Trainer(Resumable, GRPOTrainer):
+    """TRL's, and a killed run goes on."""
+
+
 def run(params: Params) -> None:
     """Improve models/sft on the training problems, sample completions before and after, publish models/grpo."""
     began = time.monotonic()
@@ -101,8 +107,9 @@ def run(params: Params) -> None:
     rows = read_jsonl(PREPARED / "train.jsonl")
     tokenizer = load_tokenizer(str(SFT_MODEL), params.model)
     curve = GRPOCurve("grpo", CURVE, SHOWN)
+    checkpoints = Checkpoints("grpo", facts("grpo", params))
     with scratch("grpo") as folder:
-        trainer = GRPOTrainer(
+        trainer = Trainer(
             model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
             reward_funcs=[reward_function(name, score) for name, score in REWARDS.items()],
             args=trainer_config(params, folder / "trainer"),
@@ -114,7 +121,7 @@ def run(params: Params) -> None:
         align_special_tokens(model, tokenizer)
         trainer.remove_callback(PrinterCallback)
         before = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params)
-        trainer.train()
+        trainer.train_or_resume(checkpoints, params.launch)
         after = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params)
         samples = [
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)
@@ -122,8 +129,9 @@ def run(params: Params) -> None:
         metrics = summary(curve)
         publish_results(folder, GRPO_RESULTS, metrics, curve, samples)
         publish_model(folder, GRPO_MODEL, model, tokenizer, {"stage": "grpo", "parent": parent["files"]})
+    checkpoints.remove()
     seconds = time.monotonic() - began
-    log_run("grpo", seconds=seconds)
+    log_run("grpo", seconds=seconds, checkpoints=checkpoints.cost())
     show_sample(samples[0])
     print(f"grpo | wrote {GRPO_MODEL}/ in {seconds:.0f} s | next: posttrain evaluate")
 

@@ -238,6 +238,9 @@ class Launch(Section):
     """Sequences per forward and backward pass, at most; the rest is gradient accumulation."""
     evaluate_timeout_s: int = Field(ge=1)
     """Seconds after which a lighteval process is stopped."""
+    checkpoint_every_s: float = Field(ge=0)
+    """Seconds of sft and grpo between two checkpoints, which a killed run goes on from; 0 writes one after every step.
+    Stretched where writing one takes more than 4 % of that. No checkpoint changes a byte of a result."""
 
 
 class Params(Section):
