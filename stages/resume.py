@@ -16,7 +16,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed
-from accelerate.data_loader import get_sampler
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -104,7 +103,8 @@ class Resumable:
     def _load_state(self: Any, path: Path) -> None:
         """Put back what `_state` gave, and the samplers where they were."""
         file = path / STATE.format(rank=self.args.process_index)
-        state = torch.load(file, map_location=self.args.device, weights_only=True)
+        device = self.args.device if self.args.device.type != "cpu" else "cpu"  # torch cannot map to "cpu:0"
+        state = torch.load(file, map_location=device, weights_only=True)
         self._tr_loss, self._total_loss_scalar, self._globalstep_last_logged = state["loss"]
         for name, value in state["counters"].items():
             setattr(self, name, value)
@@ -116,6 +116,12 @@ class Resumable:
             self._buffered_inputs = state["generations"]
         for callback in self._stateful():
             callback.load_resume_state(state["callbacks"][type(callback).__name__])
+
+    def _issue_warnings_after_load(self: Any, load_result: Any) -> None:
+        """transformers warns of tied weights, which it saved once; of others only our own checks can have failed."""
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        if (missing := set(load_result.missing_keys) - set(tied)) or load_result.unexpected_keys:
+            raise RuntimeError(f"weights of another model: {sorted(missing)} {load_result.unexpected_keys}")
 
     def _generations_are_in_use(self: Any) -> bool:
         """Whether the next step still takes its sequences from the last generation batch."""
@@ -141,7 +147,7 @@ class Saver(TrainerCallback):
         self.last, self.took = time.monotonic(), 0.0
         if self.resumed is not None:
             self.trainer._load_state(self.resumed)
-            wind(get_sampler(kw["train_dataloader"]), int(state.epoch or 0))
+            wind(kw["train_dataloader"], int(state.epoch or 0))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         due = time.monotonic() - self.last >= max(self.every_s, self.took * COST * bool(self.every_s))
@@ -169,12 +175,16 @@ def agree_on_most(received: int, due: bool, args: TrainingArguments) -> tuple[in
     return int(both[0]), bool(both[1])
 
 
-def wind(sampler: Any, epochs: int) -> None:
-    """Bring a fresh sampler to the start of an epoch.
+def wind(loader: Any, epochs: int) -> None:
+    """Bring a fresh loader's sampler to the start of an epoch.
 
     accelerate's is told the epoch; its loader forgets to, in several processes and in the middle of an epoch. TRL's
     draws each epoch's order from a generator of its own, which has to have drawn those before.
     """
+    batches = loader.batch_sampler
+    while hasattr(batches, "batch_sampler"):  # one around another: for each process its share
+        batches = batches.batch_sampler
+    sampler = batches.sampler
     if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(epochs)
     elif getattr(sampler, "generator", None) is not None:
