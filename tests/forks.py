@@ -1,9 +1,11 @@
 """Stages as processes that can be killed, without the ten seconds that their imports take: forks of a server."""
 
+import functools
 import hashlib
 import multiprocessing
 import multiprocessing.process
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -12,9 +14,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from stages.cli import main, quiet
 
 OUTS = ("models", "results")
+
+# 38 traces: four steps and a part of one an epoch. 19 problems: four batches an epoch, of two passes each.
+RECIPE: dict[str, dict[str, Any]] = {
+    "prepare": {"max_train": 19},
+    "sft": {"max_steps": 13, "warmup_steps": 2, "logging_steps": 3, "batch_size": 8},
+    "grpo": {
+        **{"max_steps": 20, "warmup_steps": 2, "logging_steps": 3, "num_iterations": 2},
+        **{"prompts_per_step": 4, "num_generations": 4, "max_completion_length": 16},
+    },
+    "launch": {"threads": 1, "micro_batch_size": 4},
+}
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 def context() -> Any:
@@ -28,14 +44,23 @@ def context() -> Any:
 class Run:
     """`posttrain STAGE` in a folder, in one process or in several that train together over gloo."""
 
-    def __init__(self, context: Any, root: Path, stage: str, processes: int = 1) -> None:
-        self.log = root / f".posttrain/{stage}.log"
+    def __init__(
+        self,
+        context: Any,
+        root: Path,
+        stage: str,
+        processes: int = 1,
+        steps_per_generation: int | None = None,
+        log: str = "run.log",
+    ) -> None:
+        self.log = root / ".posttrain" / log
         self.log.parent.mkdir(exist_ok=True)
+        self.log.write_text("")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.processes = [
-            context.Process(target=run_stage, args=(root, stage, self.log, rank, processes, port))
+            context.Process(target=run_stage, args=(root, stage, self.log, rank, processes, port, steps_per_generation))
             for rank in range(processes)
         ]
         for process in self.processes:
@@ -77,15 +102,23 @@ class Run:
         return self.log.read_text()
 
 
-def run_stage(root: Path, stage: str, log: Path, rank: int, processes: int, port: int) -> None:
+def run_stage(
+    root: Path, stage: str, log: Path, rank: int, processes: int, port: int, steps_per_generation: int | None
+) -> None:
     """In the fork: the command as a user runs it, its output in a file."""
     os.chdir(root)
     handle = os.open(log if rank == 0 else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     if processes > 1:
         join(rank, processes, port)
+    if steps_per_generation is not None:  # TRL's; params leave it at one optimizer step
+        import stages.grpo
+
+        config = stages.grpo.GRPOConfig
+        stages.grpo.GRPOConfig = functools.partial(config, steps_per_generation=steps_per_generation)
     sys.exit(main([stage]))
 
 
@@ -103,7 +136,21 @@ def join(rank: int, processes: int, port: int) -> None:
         stages.checkpoint.Checkpoints.remove = lambda self: None
 
 
-def hashes(root: Path) -> dict[str, str]:
-    """The sha256 of each published file."""
-    files = [path for out in OUTS for path in (root / out).rglob("*") if path.is_file()]
+def hashes(root: Path, stage: str) -> dict[str, str]:
+    """The sha256 of each file that a stage published."""
+    files = [path for out in OUTS for path in (root / out / stage).rglob("*") if path.is_file()]
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def workspace(root: Path, changes: dict[str, dict[str, Any]]) -> Path:
+    """A project folder: the graph, and params of a recipe of a second with what a resume can get wrong."""
+    repository = Path(__file__).parents[1]
+    shutil.copy(repository / "dvc.yaml", root)
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load(repository / "params.yaml")
+    for section, keys in [*RECIPE.items(), *changes.items()]:
+        params[section].update(keys)
+    params["model"]["scratch"].update(SMALL, num_key_value_heads=2)
+    params["prepare"]["equations"].update(max_coefficient=3, max_solution=5, max_constant=3, traces_per_problem=2)
+    yaml.dump(params, root / "params.yaml")
+    return root
