@@ -61,6 +61,8 @@ class Resumable:
         with StopSignals() as stop:
             self.add_callback(Saver(self, stop, launch.checkpoint_every_s, Path(path) if path else None))
             self.train(resume_from_checkpoint=path or None)
+        if stop.received:  # after the last step, so no step saw it
+            raise SystemExit(128 + stop.received)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None for a checkpoint; TRL would write one beside each."""

@@ -156,6 +156,16 @@ def test_a_signal_saves_the_step_and_exits_75(
     assert_same_bytes(root, never_killed, stage)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_training_stops_at_once(forks: Any, root: Path, number: signal.Signals) -> None:
+    run = Run(forks, root, "grpo")
+    assert run.until(lambda: list(root.glob(".posttrain/scratch/grpo-*"))), run.output()  # next it loads two models
+    run.signal(number)
+    assert run.wait() == 128 + number, run.output()
+    assert "Traceback" not in run.output()
+    assert not list(root.glob(".posttrain/scratch/*"))
+
+
 def test_a_second_signal_stops_at_once(forks: Any, root: Path) -> None:
     run = Run(forks, root, "grpo")
     assert run.until(lambda: "step-2" in checkpoints(root, "grpo")), run.output()
@@ -250,7 +260,7 @@ def test_repro_goes_on_after_a_kill(repro: Any, run: Command, clone: Path) -> No
             os.kill(int(path.parent.name), signal.SIGKILL)
     assert dvc.wait(60) != 0
     assert not (clone / "models/sft").exists()  # DVC removed it
-    again = run("dvc", "repro", "--single-item", "sft")
+    again = run("dvc", "repro", "--single-item", "--force", "sft")  # else it comes from the cache of runs
     assert again.returncode == 0, again.stderr
     assert "sft | goes on after step " in again.stdout
     assert (clone / "dvc.lock").read_text() == lock
