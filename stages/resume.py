@@ -28,6 +28,9 @@ COST = 25
 """At least this many times the seconds that a checkpoint takes pass before the next, so they cost 4 % at most."""
 
 STATE = "state-{rank}.pt"
+TORCH_WRITES = ("PytorchStreamWriter", "inline_container")
+"""One of them is in the message of a RuntimeError of torch.save's whose cause is the disk."""
+
 COUNTERS = ("_step", "_total_train_tokens", "_current_train_step_time")
 LOGS = ("prompt", "completion", "rewards", "advantages")
 
@@ -213,7 +216,7 @@ def writing(checkpoints: Checkpoints, source: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        if isinstance(error, RuntimeError) and not any(name in str(error) for name in TORCH_WRITES):
             raise
         stat = os.statvfs(".")
         raise InputError(
