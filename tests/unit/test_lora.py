@@ -1,5 +1,8 @@
 """LoRA in sft and grpo: only the named layers move, and a plain checkpoint with the same logits is published."""
 
+import os
+import shutil
+import signal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -7,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from stages import grpo, lora, prepare, sft
-from stages.errors import InputError
+from stages.errors import InputError, RetryError
+from stages.resume import Saver
 from stages.scratch import random_model, train_tokenizer
 from stages.training import align_special_tokens
 from tests.conftest import ParamsWith
@@ -46,12 +50,13 @@ def weights(folder: str) -> dict[str, torch.Tensor]:
     return load_file(Path(folder) / "model.safetensors")
 
 
-def test_only_the_named_layers_move_and_the_merged_checkpoints_have_the_adapters_logits(
-    project: Path, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def ready(project: Path, root: Path, params_with: ParamsWith) -> PreTrainedTokenizerBase:
+    """A project with prepared data, a reward that a random model varies in, and a base model, whose tokenizer it is."""
     (project / "rewards").mkdir()
     (project / "rewards/vowels.py").write_text(VOWELS)
     (project / "data/source").mkdir(parents=True)
+    shutil.copy(root / "dvc.yaml", project)  # the fingerprint of checkpoints reads it
     params = params_with(SMALL)
     prepare.run(params)
     torch.manual_seed(0)
@@ -60,6 +65,13 @@ def test_only_the_named_layers_move_and_the_merged_checkpoints_have_the_adapters
     align_special_tokens(base, tokenizer)
     base.save_pretrained("base")
     tokenizer.save_pretrained("base")
+    return tokenizer
+
+
+def test_only_the_named_layers_move_and_the_merged_checkpoints_have_the_adapters_logits(
+    ready: PreTrainedTokenizerBase, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, tokenizer = params_with(SMALL), ready
     ids = torch.arange(10, 50).view(2, 20)
     with_adapters, references = [], []
 
@@ -94,6 +106,32 @@ def test_only_the_named_layers_move_and_the_merged_checkpoints_have_the_adapters
         assert (logits[1] - logits[0]).abs().max() > 1e-3  # two steps did something
         # The reference of the KL divergence is the model that the stage started from.
         assert torch.equal(references[number], logits[0])
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+    ready: PreTrainedTokenizerBase, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = params_with(SMALL | {"model.lora": ADAPTER | {"dropout": 0.1}})
+    stages = {sft: "sft", grpo: "grpo"}
+    whole = {}
+    for stage, name in stages.items():
+        stage.run(params)
+        whole[name] = {path.name: path.read_bytes() for path in Path("models", name).iterdir()}
+        whole[name]["curve"] = Path("results", name, "curve.tsv").read_bytes()
+    on_step_end = Saver.on_step_end
+
+    def stopped(self: Saver, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        on_step_end(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(Saver, "on_step_end", stopped)
+    for stage, name in stages.items():
+        with pytest.raises(RetryError, match="stopped after step 1 of 2"):
+            stage.run(params)
+        stage.run(params)
+        after = {path.name: path.read_bytes() for path in Path("models", name).iterdir()}
+        assert after | {"curve": Path("results", name, "curve.tsv").read_bytes()} == whole[name]
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.01])
