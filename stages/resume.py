@@ -102,6 +102,7 @@ class Resumable:
             "logs": {name: plain(self._logs[name]) for name in LOGS} if hasattr(self, "_logs") else {},
             "generations": self._buffered_inputs if self._generations_are_in_use() else None,
             "callbacks": {type(c).__name__: c.resume_state() for c in self._stateful()},
+            "reference": self.ref_model.state_dict() if self._reference_moves() else None,
         }
         return state
 
@@ -119,6 +120,8 @@ class Resumable:
             refill(self._logs[name], values)
         if state["generations"] is not None:
             self._buffered_inputs = state["generations"]
+        if state["reference"] is not None:
+            self.ref_model.load_state_dict(state["reference"])
         for callback in self._stateful():
             callback.load_resume_state(state["callbacks"][type(callback).__name__])
 
@@ -132,6 +135,9 @@ class Resumable:
         """Whether the next step still takes its sequences from the last generation batch."""
         window = getattr(self.args, "steps_per_generation", 1) * getattr(self, "num_iterations", 1)
         return hasattr(self, "_buffered_inputs") and self._step % window != 0
+
+    def _reference_moves(self: Any) -> bool:
+        return bool(getattr(self.args, "sync_ref_model", False))
 
     def _stateful(self: Any) -> list[Stateful]:
         return [callback for callback in self.callback_handler.callbacks if isinstance(callback, Stateful)]

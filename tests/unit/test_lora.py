@@ -108,10 +108,22 @@ def test_only_the_named_layers_move_and_the_merged_checkpoints_have_the_adapters
         assert torch.equal(references[number], logits[0])
 
 
+MOVING = {"sync_ref_model": True, "ref_model_sync_steps": 1, "use_adaptive_entropy": True, "entropy_target": 9.0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model.lora": ADAPTER | {"dropout": 0.1}}, {"model.lora": None, "grpo.beta": 1.0, "grpo.trl": MOVING}],
+    ids=["adapters", "a reference that moves"],
+)
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
-    ready: PreTrainedTokenizerBase, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any],
+    ready: PreTrainedTokenizerBase,
+    params_with: ParamsWith,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    params = params_with(SMALL | {"model.lora": ADAPTER | {"dropout": 0.1}})
+    params = params_with(SMALL | {"grpo.max_steps": 3} | changes)
     stages = {sft: "sft", grpo: "grpo"}
     whole = {}
     for stage, name in stages.items():
@@ -127,9 +139,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
 
     monkeypatch.setattr(Saver, "on_step_end", stopped)
     for stage, name in stages.items():
-        with pytest.raises(RetryError, match="stopped after step 1 of 2"):
+        with pytest.raises(RetryError, match="stopped after step 1 of"):
             stage.run(params)
         stage.run(params)
+        assert "goes on after step 1" in capsys.readouterr().out
         after = {path.name: path.read_bytes() for path in Path("models", name).iterdir()}
         assert after | {"curve": Path("results", name, "curve.tsv").read_bytes()} == whole[name]
 
