@@ -2,7 +2,8 @@
 
 Reads   models/sft/ (policy to start from and reference), data/prepared/train.jsonl; `prompts`, `verifier`, `rewards`
         and `grpo`
-Writes  models/grpo/ (a plain transformers checkpoint), results/grpo/{metrics.json,curve.tsv,samples.jsonl,health.json}
+Writes  models/grpo/ (a plain transformers checkpoint), results/grpo/{metrics.json,curve.tsv,samples.jsonl,health.json,
+        completions.parquet}
 Run     posttrain grpo
 
 The advantage of a completion is its reward minus the mean reward of its group: no value network.
@@ -39,8 +40,10 @@ from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
 from stages.prompts import Message, prompt_messages
+from stages.records import KeptCompletions, StepClock
 from stages.resume import Resumable
 from stages.rewards import Completion, Score, Scoring, judge
+from stages.trackers import after_ours
 from stages.training import (
     DTYPES,
     Curve,
@@ -59,7 +62,7 @@ from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, 
 
 NUM_SAMPLES = 4
 
-OURS = {*Optimisation.model_fields, "prompts_per_step", "probe", "publish", "health", "trl"}
+OURS = {*Optimisation.model_fields, "prompts_per_step", "probe", "publish", "health", "trl", "keep_completions_steps"}
 """Keys of the `grpo` section that do not go to TRL by `model_dump`."""
 
 DRY_RUN_ROWS = 8
@@ -157,6 +160,7 @@ def run(params: Params) -> None:
         curve = GRPOCurve(scoring.params)
         probe = ProbeWatch(params.grpo, lambda model: probe_accuracy(model, tokenizer, probed, params, scoring))
         health = HealthWatch(params, curve)
+        kept, clock = KeptCompletions(params.grpo.keep_completions_steps, list(scoring.params)), StepClock("grpo")
         checkpoints = Checkpoints("grpo", facts("grpo", params))
         trainer = Trainer(
             model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
@@ -164,11 +168,13 @@ def run(params: Params) -> None:
             args=trainer_config(params, folder / "trainer"),
             train_dataset=to_dataset(rows, params),
             processing_class=tokenizer,
-            callbacks=[probe, curve, health],
+            callbacks=[probe, curve, health, kept, clock],
             peft_config=adapter_config(params),
             **loading(params),
         )
         trainer.scoring, trainer.rows = scoring, rows
+        kept.trainer = clock.trainer = trainer
+        after_ours(trainer)
         curve.trainer, model = trainer, trainer.model
         align_special_tokens(model, tokenizer)
         trainer.remove_callback(PrinterCallback)
@@ -182,6 +188,7 @@ def run(params: Params) -> None:
         ]
         metrics = summary(curve) | health_metrics(outcome)
         publish_results(folder, GRPO_RESULTS, metrics, curve, samples, health=outcome)
+        kept.publish(folder)
         manifest = {"stage": "grpo", "parent": parent["files"], "rewards": scoring.sources()}
         ending = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
         publish_model(folder, GRPO_MODEL, model, tokenizer, manifest | ending)

@@ -458,6 +458,9 @@ class GRPO(Optimisation):
     probe: Probe
     publish: Literal["last", "best"]
     """`best`: the weights of the step with the highest `probe/accuracy`, the latest of equals."""
+    keep_completions_steps: int = Field(ge=0)
+    """Every so many steps, all completions with rewards and advantages go to results/grpo/completions.parquet; 0 keeps
+    none."""
     health: Health
 
     @model_validator(mode="after")
@@ -524,6 +527,9 @@ class Launch(Section):
     """Processes that verify answers and run your own rewards."""
     evaluate_timeout_s: int = Field(ge=1)
     """Seconds after which a lighteval process is stopped."""
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]]
+    """Trackers that sft and grpo log to, beside the curve; their files go to .posttrain/logs/. Each is a package that
+    you install. wandb sends what it gets to its servers unless WANDB_MODE=offline."""
     checkpoint_every_s: float = Field(ge=0)
     """Seconds of sft and grpo between two checkpoints, which a killed run goes on from; 0 writes one after every step.
     Stretched where writing one takes more than 4 % of that. No checkpoint changes a byte of a result."""

@@ -20,6 +20,7 @@ REPORT = Path("results/report.html")
 # a killed run goes on from, which has to outlive the outs that DVC removes before it runs a stage.
 SCRATCH = Path(".posttrain/scratch")
 RUN_LOG = Path(".posttrain/runs")
+TRACKER_LOGS = Path(".posttrain/logs")
 CHECKPOINTS = Path(".posttrain/checkpoints")
 LOCKS = Path(".posttrain/locks")
 

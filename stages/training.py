@@ -32,6 +32,7 @@ from stages.manifest import publish, publish_files, write_json, write_jsonl
 from stages.params import Launch, Model, Optimisation
 from stages.paths import RUN_LOG
 from stages.prompts import Message
+from stages.trackers import tracker_kwargs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -84,7 +85,7 @@ def optimisation_kwargs(params: Optimisation, seed: int, launch: Launch, output_
         "bf16": False,  # the weights' dtype decides; TRL would switch autocast on by itself
         "activation_checkpointing": False,
         "save_strategy": "no",
-        "report_to": "none",
+        **tracker_kwargs(type(params).__name__.lower(), launch),
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
     }

@@ -38,6 +38,7 @@ from stages.manifest import MANIFEST
 from stages.params import Params
 from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, REPORT, SCRATCH, SFT_MODEL
 from stages.prompts import completion_text
+from stages.trackers import require_trackers
 
 GOLDS = 200
 DRY_RUN = 32
@@ -72,6 +73,11 @@ def check_grpo_options(work: Workspace) -> list[Finding]:
 
     trainer_config(work.params, SCRATCH)
     return [Finding("ok", "further options", "grpo.trl", ", ".join(work.params.grpo.trl))]
+
+
+def check_trackers(work: Workspace) -> list[Finding]:
+    require_trackers(work.params.launch)
+    return []
 
 
 def check_sft_options(work: Workspace) -> list[Finding]:
@@ -216,6 +222,8 @@ CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
     ("grpo", check_objective),
     ("grpo", check_grpo_options),
     ("sft", check_sft_options),
+    ("sft", check_trackers),
+    ("grpo", check_trackers),
     ("grpo", check_problems),
     ("grpo", check_golds),
     ("grpo", check_rewards),
