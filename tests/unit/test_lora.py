@@ -108,6 +108,10 @@ def test_only_the_named_layers_move_and_the_merged_checkpoints_have_the_adapters
         assert torch.equal(references[number], logits[0])
 
 
+def outputs(stage: str) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for folder in ("models", "results") for path in Path(folder, stage).iterdir()}
+
+
 MOVING = {"sync_ref_model": True, "ref_model_sync_steps": 1, "use_adaptive_entropy": True, "entropy_target": 9.0}
 
 
@@ -123,13 +127,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    params = params_with(SMALL | {"grpo.max_steps": 3} | changes)
+    params = params_with(SMALL | {"grpo.max_steps": 3, "grpo.keep_completions_steps": 1} | changes)
     stages = {sft: "sft", grpo: "grpo"}
     whole = {}
     for stage, name in stages.items():
         stage.run(params)
-        whole[name] = {path.name: path.read_bytes() for path in Path("models", name).iterdir()}
-        whole[name]["curve"] = Path("results", name, "curve.tsv").read_bytes()
+        whole[name] = outputs(name)
     on_step_end = Saver.on_step_end
 
     def stopped(self: Saver, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -143,8 +146,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
             stage.run(params)
         stage.run(params)
         assert "goes on after step 1" in capsys.readouterr().out
-        after = {path.name: path.read_bytes() for path in Path("models", name).iterdir()}
-        assert after | {"curve": Path("results", name, "curve.tsv").read_bytes()} == whole[name]
+        assert outputs(name) == whole[name]
+    assert "results/grpo/completions.parquet" in whole["grpo"]
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.01])
