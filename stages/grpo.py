@@ -32,7 +32,8 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from stages.health import PROBE, TIMEOUTS
+from stages.dynamic import REPLACED, ROUNDS, SAMPLED, DynamicSampling, SparePrompts
+from stages.health import GENERATED, PROBE, TIMEOUTS
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
@@ -55,7 +56,7 @@ from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, 
 
 NUM_SAMPLES = 4
 
-OURS = {*Optimisation.model_fields, "prompts_per_step", "probe", "publish", "health"}
+OURS = {*Optimisation.model_fields, "prompts_per_step", "probe", "publish", "health", "dynamic_sampling"}
 """Keys of the `grpo` section that do not go to TRL by `model_dump`."""
 
 DRY_RUN_ROWS = 8
@@ -76,6 +77,7 @@ MEASURES = {
     "completions/mean_length": "completions/mean_length",
     "completions/clipped_ratio": "completions/truncated_frac",
     PROBE: PROBE,
+    **{name: name for name in (ROUNDS, REPLACED, GENERATED, SAMPLED.format("total"))},
 }
 """What TRL logs, and the name that a person sees."""
 
@@ -87,7 +89,9 @@ class GRPOCurve(Curve):
 
     def __init__(self, rewards: Iterable[str]) -> None:
         names = {f"rewards/{name}/mean": f"reward/{name}" for name in rewards}
-        super().__init__("grpo", {**names, **MEASURES}, (*names.values(), *ALWAYS_SHOWN, PROBE))
+        sampled = {f"sampling/{name}": f"sampling/{name}" for name in names.values()}
+        shown = (*names.values(), *ALWAYS_SHOWN, PROBE, SAMPLED.format("accuracy"), GENERATED)
+        super().__init__("grpo", {**names, **MEASURES, **sampled}, shown)
 
     def on_log(
         self,
@@ -125,6 +129,10 @@ class Trainer(GRPOTrainer):
         return leave_out_undecided(rewards, self.num_generations)
 
 
+class DynamicTrainer(DynamicSampling, Trainer):
+    """With groups that have no spread replaced, if params ask for it."""
+
+
 def leave_out_undecided(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
     """Rewards (N, rewards) with every score of a completion NaN if one of them is and the rest of its group has it.
 
@@ -153,15 +161,16 @@ def run(params: Params) -> None:
         curve = GRPOCurve(scoring.params)
         probe = ProbeWatch(params.grpo, lambda model: probe_accuracy(model, tokenizer, probed, params, scoring))
         health = HealthWatch(params, curve)
-        trainer = Trainer(
+        spare = SparePrompts(len(rows), params.seed, params.grpo.dynamic_sampling.max_rounds)
+        trainer = DynamicTrainer(
             model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
             reward_funcs=[reward_function(name, scoring, rows, params.grpo.num_generations) for name in scoring.params],
             args=trainer_config(params, folder / "trainer"),
             train_dataset=to_dataset(rows, params),
             processing_class=tokenizer,
-            callbacks=[probe, curve, health],
+            callbacks=[probe, curve, health, spare],
         )
-        trainer.scoring, trainer.rows = scoring, rows
+        trainer.scoring, trainer.rows, trainer.spare = scoring, rows, spare
         curve.trainer, model = trainer, trainer.model
         align_special_tokens(model, tokenizer)
         trainer.remove_callback(PrinterCallback)
@@ -287,11 +296,11 @@ def probe_accuracy(
 
 def summary(curve: Curve) -> dict[str, float]:
     """Means over the first and the last tenth of the run; the KL divergence over the last half, if beta measures it."""
-    rewards = [name for name in curve.shown if name.startswith("reward/")]
+    rewards = [name for name in curve.shown if name.startswith(("reward/", "sampling/reward/"))]
     first = {f"{name}_first": curve.mean(name, 0, 0.1) for name in rewards}
     last = {name: curve.mean(name, 0.9, 1) for name in curve.shown}
     means = {**first, **last, "policy/kl_divergence": curve.mean("policy/kl_divergence", 0.5, 1)}
-    means[TIMEOUTS] = curve.mean(TIMEOUTS, 0, 1)
+    means |= {name: curve.mean(name, 0, 1) for name in (TIMEOUTS, ROUNDS, REPLACED, GENERATED)}
     return {name: value for name, value in means.items() if value is not None}
 
 

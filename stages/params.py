@@ -390,6 +390,13 @@ class Probe(Section):
     """A multiple of `logging_steps`."""
 
 
+class DynamicSampling(Section):
+    """Groups whose completions all got the same reward teach nothing; other problems take their place (DAPO)."""
+
+    max_rounds: int = Field(ge=0)
+    """Further rounds of generation for one batch, at most; 0 trains on every group as it came."""
+
+
 class GRPO(Optimisation):
     prompts_per_step: int = Field(ge=1)
     """Distinct problems per optimizer step over all processes."""
@@ -411,6 +418,7 @@ class GRPO(Optimisation):
     summed (GDPO), whatever `scale_rewards` says."""
     num_iterations: int = Field(ge=1)
     """Optimizer passes over one batch of completions."""
+    dynamic_sampling: DynamicSampling
     probe: Probe
     publish: Literal["last", "best"]
     """`best`: the weights of the step with the highest `probe/accuracy`, the latest of equals."""

@@ -179,7 +179,10 @@ def leaves(section: dict[str, Any], prefix: str = "") -> list[str]:
 
 GRPO_LEAVES = leaves(read_yaml(ROOT / "params.yaml")["grpo"])
 WATCHED = [key for key in GRPO_LEAVES if key.startswith("health.")]
-NOT_TRLS = {"probe.problems", "probe.every_steps", "publish"}  # tests/unit/test_watch.py trains with and without
+NOT_TRLS = {  # tests/unit/test_watch.py and test_dynamic.py train with and without
+    *("probe.problems", "probe.every_steps", "publish"),
+    "dynamic_sampling.max_rounds",
+}
 
 
 @pytest.mark.parametrize("key", sorted({*GRPO_LEAVES} - {*WATCHED} - NOT_TRLS))
