@@ -32,12 +32,14 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from stages.checkpoint import Checkpoints, facts
 from stages.dynamic import REPLACED, ROUNDS, SAMPLED, DynamicSampling, SparePrompts
 from stages.health import GENERATED, PROBE, TIMEOUTS
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
 from stages.prompts import Message, prompt_messages
+from stages.resume import Resumable
 from stages.rewards import Completion, Score, Scoring, judge
 from stages.training import (
     DTYPES,
@@ -108,8 +110,8 @@ class GRPOCurve(Curve):
         super().on_log(args, state, control, logs=logs, **kwargs)
 
 
-class Trainer(GRPOTrainer):
-    """TRL's trainer with rewards that may have no verdict."""
+class Trainer(Resumable, GRPOTrainer):
+    """TRL's trainer: a killed run goes on, and a completion may have no verdict."""
 
     scoring: Scoring
     rows: list[dict[str, Any]]
@@ -161,6 +163,7 @@ def run(params: Params) -> None:
         curve = GRPOCurve(scoring.params)
         probe = ProbeWatch(params.grpo, lambda model: probe_accuracy(model, tokenizer, probed, params, scoring))
         health = HealthWatch(params, curve)
+        checkpoints = Checkpoints("grpo", facts("grpo", params))
         spare = SparePrompts(len(rows), params.seed, params.grpo.dynamic_sampling.max_rounds)
         trainer = DynamicTrainer(
             model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
@@ -175,7 +178,7 @@ def run(params: Params) -> None:
         align_special_tokens(model, tokenizer)
         trainer.remove_callback(PrinterCallback)
         before = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params, scoring)
-        trainer.train()
+        trainer.train_or_resume(checkpoints, params.launch)
         outcome = settle(model, trainer.state, probe, health)
         after = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params, scoring)
         samples = [
@@ -183,11 +186,12 @@ def run(params: Params) -> None:
         ]
         metrics = summary(curve) | health_metrics(outcome)
         publish_results(folder, GRPO_RESULTS, metrics, curve, samples, health=outcome)
-        facts = {"stage": "grpo", "parent": parent["files"], "rewards": scoring.sources()}
+        manifest = {"stage": "grpo", "parent": parent["files"], "rewards": scoring.sources()}
         ending = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
-        publish_model(folder, GRPO_MODEL, model, tokenizer, facts | ending)
+        publish_model(folder, GRPO_MODEL, model, tokenizer, manifest | ending)
+        checkpoints.remove()
     seconds = time.monotonic() - began
-    log_run("grpo", seconds=seconds)
+    log_run("grpo", seconds=seconds, checkpoints=checkpoints.cost())
     show_sample(samples[0])
     if (line := closing_line(outcome)) is not None:
         print(f"grpo | {line}")

@@ -26,8 +26,8 @@ def scratch(stage: str) -> Iterator[Path]:
         if not _alive(int(left.name.rpartition("-")[2])):
             shutil.rmtree(left, ignore_errors=True)
     folder = SCRATCH / f"{stage}-{os.getpid()}"
-    folder.mkdir(parents=True)
     try:
+        folder.mkdir(parents=True)  # in here, for a signal that comes with it
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -13,11 +13,13 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+from stages.checkpoint import Checkpoints, facts
 from stages.errors import InputError
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Params
 from stages.paths import PREPARED, SFT_MODEL, SFT_RESULTS
 from stages.prompts import prompt_messages
+from stages.resume import Resumable
 from stages.scratch import random_model, train_tokenizer
 from stages.training import (
     Curve,
@@ -46,6 +48,10 @@ CURVE = {
 SHOWN = ("loss", "token_accuracy", "learning_rate")
 
 
+class Trainer(Resumable, SFTTrainer):
+    """TRL's, and a killed run goes on."""
+
+
 def run(params: Params) -> None:
     """Train on the traces, sample a few completions, publish models/sft."""
     began = time.monotonic()
@@ -55,9 +61,10 @@ def run(params: Params) -> None:
     model, tokenizer = base_model(params, rows)
     dataset, too_long = to_dataset(rows, tokenizer, params)
     curve = Curve("sft", CURVE, SHOWN)
+    checkpoints = Checkpoints("sft", facts("sft", params))
     print(f"sft | {model.num_parameters():,} parameters | {len(dataset)} traces, {too_long} longer than sft.max_length")
     with scratch("sft") as folder:
-        trainer = SFTTrainer(
+        trainer = Trainer(
             model=model,
             args=trainer_config(params, folder / "trainer"),
             train_dataset=dataset,
@@ -65,7 +72,7 @@ def run(params: Params) -> None:
             callbacks=[curve],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        trainer.train_or_resume(checkpoints, params.launch)
         samples = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params)
         metrics = {
             "loss": curve.mean("loss", 0.9, 1),
@@ -76,8 +83,9 @@ def run(params: Params) -> None:
         }
         publish_results(folder, SFT_RESULTS, metrics, curve, samples)
         publish_model(folder, SFT_MODEL, model, tokenizer, {"stage": "sft", "base": params.model.name_or_path})
+    checkpoints.remove()
     seconds = time.monotonic() - began
-    log_run("sft", seconds=seconds)
+    log_run("sft", seconds=seconds, checkpoints=checkpoints.cost())
     print(f"sft | loss {metrics['loss']:.4g} | wrote {SFT_MODEL}/ in {seconds:.0f} s | next: posttrain grpo")
 
 

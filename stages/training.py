@@ -203,6 +203,7 @@ class Curve(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar = tqdm(total=state.max_steps, desc=self.stage, unit="step", leave=False, disable=None)
         self.started = self.last = time.monotonic()
+        self.first = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.update(state.global_step - self.bar.n)
@@ -224,13 +225,19 @@ class Curve(TrainerCallback):
         now = time.monotonic()
         steps_s = (now - self.last) / args.logging_steps
         self.last = now
-        left_s = (now - self.started) / state.global_step * (state.max_steps - state.global_step)
+        left_s = (now - self.started) / (state.global_step - self.first) * (state.max_steps - state.global_step)
         fields = [f"{name} {row[name]:.4g}" for name in self.shown if name in row]
         head = f"{self.stage} {state.global_step}/{state.max_steps}"
         tqdm.write(" | ".join([head, *fields, f"{steps_s:.2f} s/step", f"{left_s:.0f} s left"]))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.close()
+
+    def resume_state(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_resume_state(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
 
     def write(self, path: Path) -> None:
         """A TSV with a column for every name that was ever logged; `dvc plots` reads it."""

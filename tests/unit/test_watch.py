@@ -1,6 +1,7 @@
 """Probe and health monitor on a real trainer of a few steps: what they see, what they do, and what they leave alone."""
 
 import json
+import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -330,9 +331,10 @@ def test_the_probe_counts_no_verdict_as_not_solved(build: Build, monkeypatch: py
 
 
 def test_a_stopped_stage_publishes_a_usable_model_and_hides_nothing(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A random model solves nothing: after a window without any right answer the stage stops."""
+    shutil.copy(root / "dvc.yaml", project)  # the fingerprint of checkpoints reads it
     data = read_yaml(PARAMS)
     data["prepare"]["equations"] |= {"max_coefficient": 3, "max_solution": 4, "max_constant": 3}
     data["model"]["scratch"] |= {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
