@@ -34,7 +34,8 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from stages.checkpoint import Checkpoints, facts
-from stages.health import PROBE, TIMEOUTS
+from stages.dynamic import REPLACED, ROUNDS, SAMPLED, DynamicSampling, SparePrompts
+from stages.health import GENERATED, PROBE, TIMEOUTS
 from stages.lora import adapter_config, loading, merged
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
@@ -62,7 +63,10 @@ from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, 
 
 NUM_SAMPLES = 4
 
-OURS = {*Optimisation.model_fields, "prompts_per_step", "probe", "publish", "health", "trl", "keep_completions_steps"}
+OURS = {
+    *Optimisation.model_fields,
+    *("prompts_per_step", "probe", "publish", "health", "dynamic_sampling", "trl", "keep_completions_steps"),
+}
 """Keys of the `grpo` section that do not go to TRL by `model_dump`."""
 
 DRY_RUN_ROWS = 8
@@ -83,6 +87,7 @@ MEASURES = {
     "completions/mean_length": "completions/mean_length",
     "completions/clipped_ratio": "completions/truncated_frac",
     PROBE: PROBE,
+    **{name: name for name in (ROUNDS, REPLACED, GENERATED, SAMPLED.format("total"))},
 }
 """What TRL logs, and the name that a person sees."""
 
@@ -94,7 +99,9 @@ class GRPOCurve(Curve):
 
     def __init__(self, rewards: Iterable[str]) -> None:
         names = {f"rewards/{name}/mean": f"reward/{name}" for name in rewards}
-        super().__init__("grpo", {**names, **MEASURES}, (*names.values(), *ALWAYS_SHOWN, PROBE))
+        sampled = {f"sampling/{name}": f"sampling/{name}" for name in names.values()}
+        shown = (*names.values(), *ALWAYS_SHOWN, PROBE, SAMPLED.format("accuracy"), GENERATED)
+        super().__init__("grpo", {**names, **MEASURES, **sampled}, shown)
 
     def on_log(
         self,
@@ -132,6 +139,10 @@ class Trainer(Resumable, GRPOTrainer):
         return leave_out_undecided(rewards, self.num_generations)
 
 
+class DynamicTrainer(DynamicSampling, Trainer):
+    """With groups that have no spread replaced, if params ask for it."""
+
+
 def leave_out_undecided(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
     """Rewards (N, rewards) with every score of a completion NaN if one of them is and the rest of its group has it.
 
@@ -162,17 +173,18 @@ def run(params: Params) -> None:
         health = HealthWatch(params, curve)
         kept, clock = KeptCompletions(params.grpo.keep_completions_steps, list(scoring.params)), StepClock("grpo")
         checkpoints = Checkpoints("grpo", facts("grpo", params))
-        trainer = Trainer(
+        spare = SparePrompts(len(rows), params.seed, params.grpo.dynamic_sampling.max_rounds)
+        trainer = DynamicTrainer(
             model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
             reward_funcs=[reward_function(name, scoring, rows, params.grpo.num_generations) for name in scoring.params],
             args=trainer_config(params, folder / "trainer"),
             train_dataset=to_dataset(rows, params),
             processing_class=tokenizer,
-            callbacks=[probe, curve, health, kept, clock],
+            callbacks=[probe, curve, health, spare, kept, clock],
             peft_config=adapter_config(params),
             **loading(params),
         )
-        trainer.scoring, trainer.rows = scoring, rows
+        trainer.scoring, trainer.rows, trainer.spare = scoring, rows, spare
         kept.trainer = clock.trainer = trainer
         after_ours(trainer)
         curve.trainer, model = trainer, trainer.model
@@ -306,11 +318,11 @@ def probe_accuracy(
 
 def summary(curve: Curve) -> dict[str, float]:
     """Means over the first and the last tenth of the run; the KL divergence over the last half, if beta measures it."""
-    rewards = [name for name in curve.shown if name.startswith("reward/")]
+    rewards = [name for name in curve.shown if name.startswith(("reward/", "sampling/reward/"))]
     first = {f"{name}_first": curve.mean(name, 0, 0.1) for name in rewards}
     last = {name: curve.mean(name, 0.9, 1) for name in curve.shown}
     means = {**first, **last, "policy/kl_divergence": curve.mean("policy/kl_divergence", 0.5, 1)}
-    means[TIMEOUTS] = curve.mean(TIMEOUTS, 0, 1)
+    means |= {name: curve.mean(name, 0, 1) for name in (TIMEOUTS, ROUNDS, REPLACED, GENERATED)}
     return {name: value for name, value in means.items() if value is not None}
 
 

@@ -423,6 +423,13 @@ class Probe(Section):
     """A multiple of `logging_steps`."""
 
 
+class DynamicSampling(Section):
+    """Groups whose completions all got the same reward teach nothing; other problems take their place (DAPO)."""
+
+    max_rounds: int = Field(ge=0)
+    """Further rounds of generation for one batch, at most; 0 trains on every group as it came."""
+
+
 class GRPO(Optimisation):
     prompts_per_step: int = Field(ge=1)
     """Distinct problems per optimizer step over all processes."""
@@ -455,6 +462,7 @@ class GRPO(Optimisation):
     trl: dict[str, Any]
     """Further options of TRL's GRPOConfig, under TRL's names: `{delta: 4.0, sapo_temperature_neg: 1.05}`. What
     posttrain sets itself is refused; names and types are checked against the installed TRL."""
+    dynamic_sampling: DynamicSampling
     probe: Probe
     publish: Literal["last", "best"]
     """`best`: the weights of the step with the highest `probe/accuracy`, the latest of equals."""

@@ -104,7 +104,7 @@ class StepClock(TrainerCallback):
         if not state.is_world_process_zero:
             return
         seconds = time.perf_counter() - self.began
-        tokens = state.num_input_tokens_seen - self.tokens  # of prompts and completions that were generated
+        tokens = state.num_input_tokens_seen - self.tokens  # of the batch that it trained on
         parts = (self.spent["generate"], self.spent["reward"], seconds - sum(self.spent.values()))
         row = [*(f"{value:.4f}" for value in (seconds, *parts)), f"{tokens / seconds:.1f}", f"{peak_memory_mib():.0f}"]
         with self.path.open("a", encoding="utf-8") as file:

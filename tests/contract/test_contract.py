@@ -182,8 +182,10 @@ def leaves(section: dict[str, Any], prefix: str = "") -> list[str]:
 
 GRPO_LEAVES = leaves(read_yaml(ROOT / "params.yaml")["grpo"])
 WATCHED = [key for key in GRPO_LEAVES if key.startswith("health.")]
-# tests/unit/test_watch.py and test_records.py train with and without
-NOT_TRLS = {"probe.problems", "probe.every_steps", "publish", "keep_completions_steps"}
+NOT_TRLS = {  # tests/unit/test_watch.py, test_dynamic.py and test_records.py train with and without
+    *("probe.problems", "probe.every_steps", "publish"),
+    *("dynamic_sampling.max_rounds", "keep_completions_steps"),
+}
 
 
 @pytest.mark.parametrize("key", sorted({*GRPO_LEAVES} - {*WATCHED} - NOT_TRLS))

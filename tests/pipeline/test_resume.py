@@ -5,6 +5,7 @@ ends in the middle of a step's sequences, gradient accumulation, a schedule, row
 for grpo two passes over each batch of generations.
 """
 
+import json
 import multiprocessing
 import os
 import re
@@ -241,6 +242,24 @@ def test_several_processes_and_generations_for_several_steps(
     reference = tmp_path / "reference"
     shutil.copytree(root, reference)
     finished(forks, reference, "grpo", **options)
+    killed_at(forks, root, "grpo", 11, **options)
+    assert "goes on after step" in finished(forks, root, "grpo", **options)
+    assert_same_bytes(root, reference, "grpo")
+
+
+@pytest.mark.parametrize("options", [{}, {"processes": 2}, {"steps_per_generation": 8}])
+def test_dynamic_sampling_goes_on_with_the_problem_that_was_next(
+    forks: Any, root: Path, tmp_path: Path, options: dict[str, int]
+) -> None:
+    # One that some of the groups of a random model differ in, and some do not.
+    repetition = {"weight": 1.0, "ngram_size": 3, "max_penalty": -1.0, "language": "en"}
+    set_params(root, {"grpo": {"dynamic_sampling": {"max_rounds": 2}}, "rewards": {"repetition_penalty": repetition}})
+    reference = tmp_path / "reference"
+    shutil.copytree(root, reference)
+    finished(forks, reference, "grpo", **options)
+    metrics = json.loads((reference / "results/grpo/metrics.json").read_text())
+    assert metrics["sampling/rounds"] > 0
+    assert metrics["sampling/replaced_frac"] > 0
     killed_at(forks, root, "grpo", 11, **options)
     assert "goes on after step" in finished(forks, root, "grpo", **options)
     assert_same_bytes(root, reference, "grpo")
