@@ -32,12 +32,14 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from stages.card import card
 from stages.checkpoint import Checkpoints, facts
 from stages.health import PROBE, TIMEOUTS
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
 from stages.prompts import Message, prompt_messages
+from stages.provenance import log_run, record, require_unchanged
 from stages.resume import Resumable
 from stages.rewards import Completion, Score, Scoring, judge
 from stages.training import (
@@ -46,7 +48,6 @@ from stages.training import (
     align_special_tokens,
     batch_plan,
     load_tokenizer,
-    log_run,
     optimisation_kwargs,
     publish_model,
     publish_results,
@@ -143,7 +144,7 @@ def run(params: Params) -> None:
     """Improve models/sft on the training problems, sample completions before and after, publish models/grpo."""
     began = time.monotonic()
     require_complete(PREPARED, "prepare")
-    parent = require_complete(SFT_MODEL, "sft")
+    require_unchanged(SFT_MODEL, require_complete(SFT_MODEL, "sft"), "sft", params.prompts.system)
     probed, rows = hold_out(read_jsonl(PREPARED / "train.jsonl"), params.grpo.probe.problems)
     start(params.seed, params.launch)
     with (
@@ -155,7 +156,7 @@ def run(params: Params) -> None:
         curve = GRPOCurve(scoring.params)
         probe = ProbeWatch(params.grpo, lambda model: probe_accuracy(model, tokenizer, probed, params, scoring))
         health = HealthWatch(params, curve)
-        checkpoints = Checkpoints("grpo", facts("grpo", params))
+        checkpoints, made_from = Checkpoints("grpo", facts("grpo", params)), record("grpo", params)
         trainer = Trainer(
             model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
             reward_funcs=[reward_function(name, scoring, rows, params.grpo.num_generations) for name in scoring.params],
@@ -177,9 +178,9 @@ def run(params: Params) -> None:
         ]
         metrics = summary(curve) | health_metrics(outcome)
         publish_results(folder, GRPO_RESULTS, metrics, curve, samples, health=outcome)
-        manifest = {"stage": "grpo", "parent": parent["files"], "rewards": scoring.sources()}
-        ending = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
-        publish_model(folder, GRPO_MODEL, model, tokenizer, manifest | ending)
+        made_from |= {"rewards": scoring.sources(), "steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
+        text = card(made_from, metrics, rows[0]["problem"], after[0]["completion"], SFT_MODEL)
+        publish_model(folder, GRPO_MODEL, model, tokenizer, made_from, text)
         checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("grpo", seconds=seconds, checkpoints=checkpoints.cost())

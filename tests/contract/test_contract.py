@@ -222,11 +222,13 @@ def test_every_sft_knob_reaches_trl(key: str, tmp_path: Path) -> None:
 # Documents
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/faults.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/faults.md", "docs/reproduce.md"])
 def test_documents_name_commands_that_exist(name: str) -> None:
     text = (ROOT / name).read_text()
     commands = set(re.findall(r"posttrain ([a-z]+)\b(?=[^\n]*`|\n)", " ".join(re.findall(r"`[^`\n]+`", text)) + "\n"))
-    assert commands <= {*STAGES, "chat", "check", "checkpoints", "gate", "recipe", "rewards"}, commands
+    assert commands <= {*STAGES, "chat", "check", "checkpoints", "gate", "lineage", "recipe", "rewards", "verify"}, (
+        commands
+    )
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"`make ([a-z-]+)`", text)):
         assert re.search(rf"^{target}:", makefile, re.M), f"make {target}"
