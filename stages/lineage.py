@@ -18,10 +18,9 @@ from stages.errors import InputError
 from stages.manifest import MANIFEST, files_of, read_manifest, sha256, sha256_all
 from stages.params import Params
 from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, GRPO_RESULTS, PREPARED, RUN_LOG, SFT_MODEL, SFT_RESULTS
-from stages.provenance import OUTS, code_hash
+from stages.provenance import STAGES, code_hash
 
 OK, CHANGED, MISSING, NOTE = "ok", "changed", "missing", "note"
-STAGES = {folder: stage for stage, folder in OUTS.items()}
 SHORT = 12
 """Characters of a hash that a person reads."""
 

@@ -59,7 +59,7 @@ def publish(source: Path, target: Path, facts: dict[str, Any]) -> None:
 
 
 def publish_files(source: Path, target: Path) -> None:
-    """Move the files of `source` into the folder `target`, each by one rename, a manifest last; others stay.
+    """Move the files of `source` into `target`, each by one rename, a manifest last; other files there stay.
 
     For results: DVC and git keep files of their own beside them.
     """
@@ -71,8 +71,8 @@ def publish_files(source: Path, target: Path) -> None:
 def require_complete(folder: Path, made_by: str) -> dict[str, Any]:
     """The manifest of a published folder.
 
-    Raises: InputError if the folder is missing, was left half-written, has a manifest that is none, or lacks a file that
-    its manifest lists.
+    Raises: InputError if the folder is missing, was left half-written, or lacks a file that its manifest lists, or if
+    the manifest cannot be read.
     """
     command = f"posttrain {made_by}"
     if not folder.is_dir():

@@ -31,6 +31,8 @@ from stages.paths import BASE_MODELS, EVALUATE_RESULTS, GRAPH, GRPO_MODEL, PREPA
 OUTS = {"prepare": PREPARED, "sft": SFT_MODEL, "grpo": GRPO_MODEL, "evaluate": EVALUATE_RESULTS}
 """The folder of each stage that has a manifest."""
 
+STAGES = {folder: stage for stage, folder in OUTS.items()}
+
 VERIFIER_PACKAGES = {"python", "math-verify", "latex2sympy2_extended", "sympy", "datasets"}
 """What `prepare` can depend on; a new torch changes no problem."""
 
@@ -185,7 +187,7 @@ def read_header(path: Path, read: Callable[[], Any]) -> dict[str, Any]:
             str(path),
             got=f"a file that cannot be read: {' '.join(str(error).split())[:120]}",
             wanted="the file as a stage wrote it",
-            do="run the stage that made the folder again",
+            do=f"run `posttrain {STAGES.get(path.parent, 'STAGE')}` again",
         ) from None
     return data if isinstance(data, dict) else {}
 
