@@ -86,7 +86,7 @@ def walk(folder: Path, params: Params, sizes_b: dict[Path, int]) -> Iterator[Che
         yield from check_params(node, recorded, params)
         yield from check_code(node, code)
         yield from note_versions(node, manifest)
-        waiting += [Path(parent) for parent in parents]
+        waiting += [Path(parent) for parent in reversed(parents)]  # the model first, the data last
 
 
 def section(manifest: dict[str, Any], name: str) -> dict[str, Any] | None:
@@ -101,14 +101,14 @@ def check_files(node: Path, files: dict[str, str], sizes_b: dict[Path, int]) -> 
     faults += [
         Check(CHANGED, str(node / name), "added: no stage wrote it") for name in sorted(there - {*files, MANIFEST})
     ]
-    yield from faults or [Check(OK, str(node), f"{len(files)} files as they were written")]
+    yield from faults or [Check(OK, str(node), f"{counted(files)} as written")]
 
 
 def check_inputs(node: Path, inputs: dict[str, str], sizes_b: dict[Path, int]) -> Iterator[Check]:
     faults = list(compare({Path(name): value for name, value in inputs.items()}, sizes_b))
     yield from (Check(fault.verdict, fault.what, f"{fault.detail}; {node} was made from it") for fault in faults)
     if inputs and not faults:
-        yield Check(OK, f"{node}: inputs", f"{len(inputs)} files as they were read")
+        yield Check(OK, f"{node}: inputs", f"{counted(inputs)} as read")
 
 
 def compare(recorded: dict[Path, str], sizes_b: dict[Path, int]) -> Iterator[Check]:
@@ -121,6 +121,10 @@ def compare(recorded: dict[Path, str], sizes_b: dict[Path, int]) -> Iterator[Che
             yield Check(MISSING, str(path), "no such file")
         elif hashes[path] != value:
             yield Check(CHANGED, str(path), f"sha256 {value[:SHORT]} when written, now {hashes[path][:SHORT]}")
+
+
+def counted(files: dict[str, str]) -> str:
+    return f"{len(files)} file" + ("s" if len(files) != 1 else "")
 
 
 def check_parents(node: Path, parents: dict[str, str]) -> Iterator[Check]:
@@ -149,7 +153,7 @@ def check_code(node: Path, code: dict[str, str]) -> Iterator[Check]:
             faults.append(Check(MISSING, f"{node}: code", f"{name}: no such file"))
         elif (now := hash_or_none(CODE / name)) != value:
             faults.append(Check(CHANGED, f"{node}: code", f"{name} {value[:SHORT]} when run, now {str(now)[:SHORT]}"))
-    yield from faults or [Check(OK, f"{node}: code", f"{len(code)} modules as they were run; comments aside")]
+    yield from faults or [Check(OK, f"{node}: code", f"{len(code)} modules as run, comments aside")]
 
 
 def hash_or_none(path: Path) -> str | None:

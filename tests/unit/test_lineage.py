@@ -220,7 +220,7 @@ def test_verify_holds_for_what_the_stages_wrote(pipeline: Path, capsys: pytest.C
         "models/grpo | 5 files",
         "models/grpo: parent models/sft",
         "models/sft | 5 files",
-        "data/prepared | 1 f",
+        "data/prepared | 1 file as",
     ):
         assert f"ok      {what}" in text
     assert "0 changed, 0 missing" in lines[-1]
