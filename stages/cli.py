@@ -72,6 +72,12 @@ def parser() -> argparse.ArgumentParser:
     rewards.set_defaults(run=run_rewards)
     text = "what killed runs of sft and grpo go on from, and which params it belongs to"
     commands.add_parser("checkpoints", help=text, description=text).set_defaults(run=run_checkpoints)
+    text = "a model, its parents, data, params and code against what their manifests record; exit code 2 if one changed"
+    verify = commands.add_parser("verify", help=text, description=text)
+    verify.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="models/grpo if not given")
+    verify.set_defaults(run=run_verify)
+    text = "the tree from the data to the evaluation, with the metrics at each node"
+    commands.add_parser("lineage", help=text, description=text).set_defaults(run=run_lineage)
     text = "merge a recipe into params.yaml; without a name, list them"
     recipe = commands.add_parser("recipe", help=text, description=text)
     recipe.add_argument("name", nargs="?", metavar="NAME")
@@ -146,6 +152,21 @@ def run_checkpoints(arguments: argparse.Namespace) -> None:
     from stages.paths import PARAMS
 
     show(load_params(PARAMS))
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    from stages.errors import EXIT_WRONG_INPUT
+    from stages.lineage import verify
+    from stages.params import load_params
+    from stages.paths import GRPO_MODEL, PARAMS
+
+    return 0 if verify(arguments.folder or GRPO_MODEL, load_params(PARAMS)) else EXIT_WRONG_INPUT
+
+
+def run_lineage(arguments: argparse.Namespace) -> None:
+    from stages.lineage import lineage
+
+    lineage()
 
 
 def run_recipe(arguments: argparse.Namespace) -> None:

@@ -33,6 +33,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from stages.card import card
 from stages.checkpoint import Checkpoints, facts
 from stages.dynamic import REPLACED, ROUNDS, SAMPLED, DynamicSampling, SparePrompts
 from stages.health import GENERATED, PROBE, TIMEOUTS
@@ -41,6 +42,7 @@ from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
 from stages.prompts import Message, prompt_messages
+from stages.provenance import log_run, record, require_unchanged
 from stages.records import KeptCompletions, StepClock
 from stages.resume import Resumable
 from stages.rewards import Completion, Score, Scoring, judge
@@ -51,7 +53,6 @@ from stages.training import (
     align_special_tokens,
     batch_plan,
     load_tokenizer,
-    log_run,
     optimisation_kwargs,
     publish_model,
     publish_results,
@@ -159,7 +160,7 @@ def run(params: Params) -> None:
     """Improve models/sft on the training problems, sample completions before and after, publish models/grpo."""
     began = time.monotonic()
     require_complete(PREPARED, "prepare")
-    parent = require_complete(SFT_MODEL, "sft")
+    require_unchanged(SFT_MODEL, require_complete(SFT_MODEL, "sft"), "sft", params.prompts.system)
     probed, rows = hold_out(read_jsonl(PREPARED / "train.jsonl"), params.grpo.probe.problems)
     start(params.seed, params.launch)
     with (
@@ -172,7 +173,7 @@ def run(params: Params) -> None:
         probe = ProbeWatch(params.grpo, lambda model: probe_accuracy(model, tokenizer, probed, params, scoring))
         health = HealthWatch(params, curve)
         kept, clock = KeptCompletions(params.grpo.keep_completions_steps, list(scoring.params)), StepClock("grpo")
-        checkpoints = Checkpoints("grpo", facts("grpo", params))
+        checkpoints, made_from = Checkpoints("grpo", facts("grpo", params)), record("grpo", params)
         spare = SparePrompts(len(rows), params.seed, params.grpo.dynamic_sampling.max_rounds)
         trainer = DynamicTrainer(
             model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
@@ -201,9 +202,9 @@ def run(params: Params) -> None:
         metrics = summary(curve) | health_metrics(outcome)
         publish_results(folder, GRPO_RESULTS, metrics, curve, samples, health=outcome)
         kept.publish(folder)
-        manifest = {"stage": "grpo", "parent": parent["files"], "rewards": scoring.sources()}
-        ending = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
-        publish_model(folder, GRPO_MODEL, model, tokenizer, manifest | ending)
+        made_from |= {"rewards": scoring.sources(), "steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
+        text = card(made_from, metrics, rows[0]["problem"], after[0]["completion"], SFT_MODEL)
+        publish_model(folder, GRPO_MODEL, model, tokenizer, made_from, text)
         checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("grpo", seconds=seconds, checkpoints=checkpoints.cost())

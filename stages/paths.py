@@ -6,6 +6,7 @@ PARAMS = Path("params.yaml")
 GRAPH = Path("dvc.yaml")
 RECIPES = Path("recipes")
 
+SOURCE_DATA = Path("data/source")
 BASE_MODELS = Path("models/base")
 PREPARED = Path("data/prepared")
 SFT_MODEL = Path("models/sft")

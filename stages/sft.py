@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+from stages.card import card
 from stages.checkpoint import Checkpoints, facts
 from stages.errors import InputError
 from stages.lora import adapter_config, check_targets, loading, merged
@@ -20,6 +21,7 @@ from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Params
 from stages.paths import PREPARED, SFT_MODEL, SFT_RESULTS
 from stages.prompts import prompt_messages
+from stages.provenance import log_run, record
 from stages.resume import Resumable
 from stages.scratch import random_model, train_tokenizer
 from stages.training import (
@@ -28,7 +30,6 @@ from stages.training import (
     batch_plan,
     load_model,
     load_tokenizer,
-    log_run,
     optimisation_kwargs,
     publish_model,
     publish_results,
@@ -63,7 +64,7 @@ def run(params: Params) -> None:
     model, tokenizer = base_model(params, rows)
     dataset, too_long = to_dataset(rows, tokenizer, params)
     curve = Curve("sft", CURVE, SHOWN)
-    checkpoints = Checkpoints("sft", facts("sft", params))
+    checkpoints, made_from = Checkpoints("sft", facts("sft", params)), record("sft", params)
     print(f"sft | {model.num_parameters():,} parameters | {len(dataset)} traces, {too_long} longer than sft.max_length")
     with scratch("sft") as folder:
         trainer = Trainer(
@@ -86,7 +87,10 @@ def run(params: Params) -> None:
             "too_long": too_long,
         }
         publish_results(folder, SFT_RESULTS, metrics, curve, samples)
-        publish_model(folder, SFT_MODEL, model, tokenizer, {"stage": "sft", "base": params.model.name_or_path})
+        text = card(
+            made_from, metrics, rows[0]["problem"], str(samples[0]["completion"]), Path(params.model.name_or_path)
+        )
+        publish_model(folder, SFT_MODEL, model, tokenizer, made_from, text)
     checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("sft", seconds=seconds, checkpoints=checkpoints.cost())

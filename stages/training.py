@@ -1,8 +1,6 @@
 """What sft and grpo share and is not the algorithm: loading, batch arithmetic, the curve, samples, publishing."""
 
 import json
-import os
-import platform
 import time
 import warnings
 from collections.abc import Mapping
@@ -27,11 +25,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from stages.card import CARD
 from stages.errors import InputError
 from stages.manifest import publish, publish_files, write_json, write_jsonl
 from stages.params import Launch, Model, Optimisation
-from stages.paths import RUN_LOG
 from stages.prompts import Message
+from stages.provenance import identity, reproducible
 from stages.trackers import tracker_kwargs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -254,12 +253,6 @@ class Curve(TrainerCallback):
         return sum(values) / len(values) if values else None
 
 
-def log_run(stage: str, **facts: Any) -> None:
-    """Seconds and machine of this run, in a file that no DVC stage tracks."""
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    write_json(RUN_LOG / f"{stage}.json", {"stage": stage, "machine": machine, **facts})
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Samples and publishing
 
@@ -299,9 +292,14 @@ def publish_results(
 
 
 def publish_model(
-    folder: Path, target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any]
+    folder: Path,
+    target: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    facts: dict[str, Any],
+    text: str,
 ) -> None:
-    """models/<stage>/: a plain transformers checkpoint in safetensors, with tokenizer, template and manifest."""
+    """models/<stage>/: a plain transformers checkpoint in safetensors, with tokenizer, template, card and manifest."""
     out = folder / "model"
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -310,4 +308,6 @@ def publish_model(
     with suppress(KeyError):
         del config["name_or_path"]
     write_json(out / "tokenizer_config.json", config)
-    publish(out, target, facts)
+    (out / CARD).write_text(text, encoding="utf-8")
+    made = {"model": identity(out, facts["params"]["prompts"]["system"]), "bytes": reproducible(model.device.type)}
+    publish(out, target, facts | made)

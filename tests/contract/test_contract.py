@@ -10,6 +10,7 @@ import pytest
 from stages import grpo, paths, sft
 from stages.cli import STAGES
 from stages.health import RULES, Monitor
+from stages.manifest import MANIFEST
 from stages.params import Params, check_params, load_params, read_yaml
 from stages.recipe import apply_recipe, list_recipes
 from tests.unit.test_health import SICK, sick
@@ -86,7 +87,7 @@ def outs_of(stage: dict[str, Any]) -> list[str]:
 
 def test_every_published_path_is_an_output() -> None:
     outs = {out for stage in DVC["stages"].values() for out in outs_of(stage)}
-    for path in (paths.PREPARED, paths.SFT_MODEL, paths.GRPO_MODEL, paths.REPORT):
+    for path in (paths.PREPARED, paths.SFT_MODEL, paths.GRPO_MODEL, paths.REPORT, paths.EVALUATE_RESULTS / MANIFEST):
         assert str(path) in outs
     for folder in (paths.SFT_RESULTS, paths.GRPO_RESULTS):
         assert {str(folder / name) for name in ("metrics.json", "curve.tsv", "samples.jsonl")} <= outs
@@ -227,11 +228,13 @@ def test_every_sft_knob_reaches_trl(key: str, tmp_path: Path) -> None:
 # Documents
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/faults.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/faults.md", "docs/reproduce.md"])
 def test_documents_name_commands_that_exist(name: str) -> None:
     text = (ROOT / name).read_text()
     commands = set(re.findall(r"posttrain ([a-z]+)\b(?=[^\n]*`|\n)", " ".join(re.findall(r"`[^`\n]+`", text)) + "\n"))
-    assert commands <= {*STAGES, "chat", "check", "checkpoints", "gate", "recipe", "rewards"}, commands
+    assert commands <= {*STAGES, "chat", "check", "checkpoints", "gate", "lineage", "recipe", "rewards", "verify"}, (
+        commands
+    )
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"`make ([a-z-]+)`", text)):
         assert re.search(rf"^{target}:", makefile, re.M), f"make {target}"
@@ -243,6 +246,6 @@ def test_the_documents_list_every_health_rule() -> None:
 
 
 def test_documents_link_to_files_that_exist() -> None:
-    for name in ("README.md", "CONTRIBUTING.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "docs/reproduce.md"):
         for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text()):
-            assert (ROOT / link).exists(), f"{name}: {link}"
+            assert ((ROOT / name).parent / link).exists(), f"{name}: {link}"

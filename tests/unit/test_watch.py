@@ -18,6 +18,7 @@ from stages.errors import InputError
 from stages.manifest import publish, require_complete
 from stages.params import Params, check_params, load_params, read_yaml
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PARAMS, SFT_MODEL
+from stages.provenance import identity
 from stages.rewards import Scoring
 from stages.scratch import random_model, train_tokenizer
 from stages.training import align_special_tokens, set_seed
@@ -349,7 +350,8 @@ def test_a_stopped_stage_publishes_a_usable_model_and_hides_nothing(
     align_special_tokens(model, tokenizer)
     model.save_pretrained("made")
     tokenizer.save_pretrained("made")
-    publish(Path("made"), SFT_MODEL, {"stage": "sft"})
+    made = Path("made")
+    publish(made, SFT_MODEL, {"stage": "sft", "model": identity(made, params.prompts.system)})
     capsys.readouterr()
 
     assert main(["grpo"]) == 0
