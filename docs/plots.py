@@ -17,10 +17,9 @@ import matplotlib
 from matplotlib.figure import Figure
 
 DATA, PLOTS = Path(__file__).with_name("data"), Path(__file__).with_name("plots")
-RESULTS, SECONDS = Path("results"), Path(".posttrain/runs/grpo.json")
+RESULTS = Path("results")
 COLUMNS = ("reward/accuracy", "reward/format", "reward/total", "advantage/std", "policy/kl_divergence")
 EVALUATION = ("pass@1", "pass@1_low", "pass@1_high", "format")
-RUNS = ("seconds", *EVALUATION)
 
 WINDOW = 10
 """Rows in a mean, as the health monitor's."""
@@ -70,18 +69,18 @@ def write(path: Path, key: str, names: tuple[str, ...], table: Table) -> None:
 
 
 def add(sweep: str, value: str) -> None:
-    """The run that `results/` and `.posttrain/` hold becomes the rows of `value`."""
+    """The run that `results/` holds becomes the rows of `value`."""
     curve, runs = DATA / f"{sweep}.tsv", DATA / f"{sweep}.runs.tsv"
     head, *rows = [line.split("\t") for line in (RESULTS / "grpo/curve.tsv").read_text(encoding="utf-8").splitlines()]
     cells = [dict(zip(head, row, strict=True)) for row in rows]
     table = read(curve, sweep) | {value: [{name: float(row[name]) for name in ("step", *COLUMNS)} for row in cells]}
     write(curve, sweep, ("step", *COLUMNS), table)
-    run = {"seconds": round(json.loads(SECONDS.read_text(encoding="utf-8"))["seconds"])}
     evaluated = RESULTS / "evaluate/metrics.json"
     # results/ may still hold the evaluation of an earlier run
     if evaluated.is_file() and evaluated.stat().st_mtime >= (RESULTS / "grpo/curve.tsv").stat().st_mtime:
-        run |= {name: json.loads(evaluated.read_text(encoding="utf-8"))["grpo"][name] for name in EVALUATION}
-    write(runs, sweep, RUNS, read(runs, sweep) | {value: [run]})
+        grpo = json.loads(evaluated.read_text(encoding="utf-8"))["grpo"]
+        row = {name: grpo[name] for name in EVALUATION}
+        write(runs, sweep, EVALUATION, read(runs, sweep) | {value: [row]})
 
 
 def mean(rows: list[dict[str, float]], name: str) -> float:
@@ -98,11 +97,11 @@ def tabulate(sweep: str) -> str:
     table, runs = read(DATA / f"{sweep}.tsv", sweep), read(DATA / f"{sweep}.runs.tsv", sweep)
     lines = [
         f"| {SWEEPS[sweep].label} | accuracy, steps 1-10 | last 10 | format, last 10 | advantage/std, all steps "
-        "| steps 1-10 | last 10 | KL, highest mean of 10 | s/step | held-out pass@1 |",
-        "|" + "---|" * 10,
+        "| steps 1-10 | last 10 | KL, highest mean of 10 | held-out pass@1 |",
+        "|" + "---|" * 9,
     ]
     for value, rows in table.items():
-        run, first, last = runs[value][0], rows[:WINDOW], rows[-WINDOW:]
+        first, last = rows[:WINDOW], rows[-WINDOW:]
         cells = [
             mean(first, "reward/accuracy"),
             mean(last, "reward/accuracy"),
@@ -112,9 +111,9 @@ def tabulate(sweep: str) -> str:
             mean(last, "advantage/std"),
             max(trailing(rows, "policy/kl_divergence")),
         ]
-        solved = f"{run['pass@1']:.3f} [{run['pass@1_low']:.3f}, {run['pass@1_high']:.3f}]" if "pass@1" in run else "–"
+        solved = [f"{r['pass@1']:.3f} [{r['pass@1_low']:.3f}, {r['pass@1_high']:.3f}]" for r in runs.get(value, [])]
         numbers = " | ".join(f"{cell:.3f}" for cell in cells)
-        lines.append(f"| {value} | {numbers} | {run['seconds'] / len(rows):.2f} | {solved} |")
+        lines.append(f"| {value} | {numbers} | {(solved or ['–'])[0]} |")
     return "\n".join(lines)
 
 
