@@ -23,6 +23,7 @@ from stages.check.rules import (
     enough_problems,
     few_generations,
     golds,
+    golds_of_their_problems,
     high_learning_rate,
     imbalanced_weights,
     loss_and_level,
@@ -43,6 +44,8 @@ from stages.trackers import require_trackers
 GOLDS = 200
 DRY_RUN = 32
 """Problems on which every reward is tried."""
+SHIFTS = (1, 2, 3)
+"""Whose golds a trace is held against besides its own: those of the problems so many rows on."""
 GROUP = 5
 """Completions of each."""
 
@@ -127,6 +130,26 @@ def check_rewards(work: Workspace) -> list[Finding]:
         return {name: [values[number] for number in numbers] for name, values in scores.items()}
 
     return dry_run(scores_of("right"), scores_of("wrong"), scores_of("trace"), reward_weights(work.params))
+
+
+def check_traces(work: Workspace) -> list[Finding]:
+    """Whether golds and problems are in step, as far as the traces can tell."""
+    if work.train is None or work.traces is None:
+        return later("golds of their problems", "prepare")
+    answered = [row for row in work.train[: 10 * GOLDS] if row.get("answer")]
+    known = list(dict.fromkeys(row["answer"] for row in answered))
+    readable = dict(zip(known, work.scoring.verifier.readable(known), strict=True))
+    rows = {row["id"]: row for row in answered if readable[row["answer"]]}
+    traces = list({trace["id"]: trace for trace in work.traces if trace["id"] in rows}.values())[:GOLDS]
+    if len(traces) <= len(SHIFTS):
+        return []
+    texts, golds = [trace["completion"] for trace in traces], [rows[trace["id"]] for trace in traces]
+
+    def judged(shift: int) -> list[bool | None]:
+        completions = work.scoring.completions(texts, golds[shift:] + golds[:shift], [0] * len(texts))
+        return [completion.correct for completion in completions]
+
+    return [golds_of_their_problems(judged(0), [verdict for shift in SHIFTS for verdict in judged(shift)])]
 
 
 def group_to_try(row: dict[str, Any], traces: list[str], work: Workspace) -> list[tuple[str, str]]:
@@ -227,6 +250,7 @@ CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
     ("grpo", check_problems),
     ("grpo", check_golds),
     ("grpo", check_rewards),
+    ("grpo", check_traces),
     ("sft", check_base),
     ("sft", check_sft_resources),
     ("grpo", check_policy),

@@ -296,6 +296,20 @@ def right_and_wrong(right: Scores, wrong: Scores, traces: Scores) -> list[Findin
     return [Finding("ok", name, where, f"1 and 0 on {len(right['accuracy'])} problems each")]
 
 
+def golds_of_their_problems(own: Sequence[bool | None], others: Sequence[bool | None]) -> Finding:
+    """Verdicts of traces against the gold of their problem, and of the same traces against golds of other problems.
+
+    A teacher may be wrong most of the time, but it is right more often than by chance.
+    """
+    name, where = "golds of their problems", str(PREPARED)
+    right, chance = (mean([float(v) for v in verdicts if v is not None]) for verdicts in (own, others))
+    saw = f"{right:.1%} of {len(own)} traces agree with the gold of their problem, {chance:.1%} with others'"
+    if not chance or right - chance > 2 * math.sqrt(chance * (1 - chance) / len(own)):
+        return Finding("ok", name, where, saw)
+    why = "That is chance: golds and problems may be out of step, and GRPO would be paid for wrong answers."
+    return Finding("warn", name, where, saw, why, "Compare some rows by hand; look at prepare.columns.")
+
+
 def mean(values: Sequence[float | None]) -> float:
     numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers else math.nan

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,10 @@ def test_every_sft_knob_reaches_trl(key: str, tmp_path: Path) -> None:
 # Documents
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/faults.md", "docs/reproduce.md"])
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_documents_name_commands_that_exist(name: str) -> None:
     text = (ROOT / name).read_text()
     commands = set(re.findall(r"posttrain ([a-z]+)\b(?=[^\n]*`|\n)", " ".join(re.findall(r"`[^`\n]+`", text)) + "\n"))
@@ -246,6 +250,15 @@ def test_the_documents_list_every_health_rule() -> None:
 
 
 def test_documents_link_to_files_that_exist() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "docs/reproduce.md"):
+    for name in DOCUMENTS:
         for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text()):
             assert ((ROOT / name).parent / link).exists(), f"{name}: {link}"
+
+
+def test_the_tutorials_tables_and_plots_are_those_of_its_data() -> None:
+    plots = runpy.run_path(str(ROOT / "docs/plots.py"))
+    tutorial = (ROOT / "docs/tutorial.md").read_text()
+    for sweep, shape in plots["SWEEPS"].items():
+        assert plots["tabulate"](sweep) in tutorial, sweep
+        if shape.panels:
+            assert plots["draw"](sweep) == (ROOT / f"docs/plots/{sweep}.svg").read_text(), sweep

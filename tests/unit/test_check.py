@@ -121,6 +121,18 @@ def test_golds() -> None:
     assert rules.golds(94, [], 6, 94).level == "warn"
 
 
+def test_golds_that_traces_meet_by_chance_only_are_named() -> None:
+    # Chance is 10 of 100; two standard errors over 25 traces are 2 sqrt(0.1 x 0.9 / 25) = 0.12.
+    others = [True] * 10 + [False] * 90
+    assert rules.golds_of_their_problems([True] * 6 + [False] * 19, others).level == "ok"  # 0.24
+    found = rules.golds_of_their_problems([True] * 5 + [False] * 20, others)  # 0.2
+    assert found.level == "warn"
+    assert found.saw == "20.0% of 25 traces agree with the gold of their problem, 10.0% with others'"
+    # Hard problems: next to nothing is right, but nothing is right by chance either.
+    assert rules.golds_of_their_problems([True] + [False] * 24, [False] * 100).level == "ok"
+    assert rules.golds_of_their_problems([True] * 25, [True, False] * 50).level == "ok"  # yes or no
+
+
 def test_the_dry_run_names_constant_rewards_and_wrong_ones() -> None:
     weights = {"accuracy": 1.0, "format": 0.1}
     right: dict[str, list[float | None]] = {"accuracy": [1.0, 1.0], "format": [1.0, 1.0]}
