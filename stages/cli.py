@@ -1,6 +1,7 @@
 """The `posttrain` command: parse, call, turn errors into exit codes. Everything heavy is imported by the command.
 
-Exit codes: 0 done, 1 a fault of the program, 2 wrong input, 3 the gate did not hold.
+Exit codes: 0 done, 1 a fault of the program, 2 wrong input (or a disk that takes no more), 3 the gate did not hold, 75
+stopped or busy: the same command, run again, goes on. 128 + the signal's number where nothing can be gone on with.
 """
 
 import argparse
@@ -30,9 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         print(f"posttrain {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print(f"posttrain {arguments.command}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # `posttrain recipe | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        from stages.checkpoint import disk_error
+
+        if (told := disk_error(error, arguments.command)) is None:
+            raise
+        print(f"posttrain {arguments.command}: {told}", file=sys.stderr)
+        return told.exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,6 +70,14 @@ def parser() -> argparse.ArgumentParser:
     rewards.add_argument("file", metavar="FILE", help='lines of {"prompt", "completion", "gold"}')
     rewards.add_argument("--tokenizer", metavar="FOLDER", help="counts tokens where the file has no `tokens` column")
     rewards.set_defaults(run=run_rewards)
+    text = "what killed runs of sft and grpo go on from, and which params it belongs to"
+    commands.add_parser("checkpoints", help=text, description=text).set_defaults(run=run_checkpoints)
+    text = "a model, its parents, data, params and code against what their manifests record; exit code 2 if one changed"
+    verify = commands.add_parser("verify", help=text, description=text)
+    verify.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="models/grpo if not given")
+    verify.set_defaults(run=run_verify)
+    text = "the tree from the data to the evaluation, with the metrics at each node"
+    commands.add_parser("lineage", help=text, description=text).set_defaults(run=run_lineage)
     text = "merge a recipe into params.yaml; without a name, list them"
     recipe = commands.add_parser("recipe", help=text, description=text)
     recipe.add_argument("name", nargs="?", metavar="NAME")
@@ -72,12 +91,14 @@ def run_stage(arguments: argparse.Namespace) -> None:
     # Otherwise SIGTERM would end this process where it stands: scratch folders and lighteval's process would stay.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     from stages.check import preflight
+    from stages.checkpoint import only_run
     from stages.params import load_params
     from stages.paths import PARAMS
 
     params = load_params(PARAMS)
     preflight(params, arguments.command)
-    importlib.import_module(f"stages.{arguments.command}").run(params)
+    with only_run(arguments.command):
+        importlib.import_module(f"stages.{arguments.command}").run(params)
 
 
 def quiet() -> None:
@@ -118,13 +139,34 @@ def run_gate(arguments: argparse.Namespace) -> None:
 
 def run_rewards(arguments: argparse.Namespace) -> None:
     quiet()
-    from pathlib import Path
-
     from stages.audit import audit
     from stages.params import load_params
     from stages.paths import PARAMS
 
     audit(Path(arguments.file), load_params(PARAMS), arguments.tokenizer)
+
+
+def run_checkpoints(arguments: argparse.Namespace) -> None:
+    from stages.checkpoint import show
+    from stages.params import load_params
+    from stages.paths import PARAMS
+
+    show(load_params(PARAMS))
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    from stages.errors import EXIT_WRONG_INPUT
+    from stages.lineage import verify
+    from stages.params import load_params
+    from stages.paths import GRPO_MODEL, PARAMS
+
+    return 0 if verify(arguments.folder or GRPO_MODEL, load_params(PARAMS)) else EXIT_WRONG_INPUT
+
+
+def run_lineage(arguments: argparse.Namespace) -> None:
+    from stages.lineage import lineage
+
+    lineage()
 
 
 def run_recipe(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 EXIT_BUG = 1
 EXIT_WRONG_INPUT = 2
 EXIT_GATE = 3
+EXIT_RETRY = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class PosttrainError(Exception):
@@ -28,3 +29,9 @@ class GateError(PosttrainError):
     """The evaluation says that GRPO did not improve the model by the margin that params.yaml asks for."""
 
     exit_code = EXIT_GATE
+
+
+class RetryError(PosttrainError):
+    """Nothing is wrong with the input: the same command, run again, goes on or succeeds."""
+
+    exit_code = EXIT_RETRY

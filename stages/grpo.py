@@ -2,7 +2,8 @@
 
 Reads   models/sft/ (policy to start from and reference), data/prepared/train.jsonl; `prompts`, `verifier`, `rewards`
         and `grpo`
-Writes  models/grpo/ (a plain transformers checkpoint), results/grpo/{metrics.json,curve.tsv,samples.jsonl,health.json}
+Writes  models/grpo/ (a plain transformers checkpoint), results/grpo/{metrics.json,curve.tsv,samples.jsonl,health.json,
+        completions.parquet}
 Run     posttrain grpo
 
 The advantage of a completion is its reward minus the mean reward of its group: no value network.
@@ -32,30 +33,41 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from stages.health import PROBE, TIMEOUTS
+from stages.card import card
+from stages.checkpoint import Checkpoints, facts
+from stages.dynamic import REPLACED, ROUNDS, SAMPLED, DynamicSampling, SparePrompts
+from stages.health import GENERATED, PROBE, TIMEOUTS
+from stages.lora import adapter_config, loading, merged
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
 from stages.prompts import Message, prompt_messages
+from stages.provenance import log_run, record, require_unchanged
+from stages.records import KeptCompletions, StepClock
+from stages.resume import Resumable
 from stages.rewards import Completion, Score, Scoring, judge
+from stages.trackers import after_ours
 from stages.training import (
     DTYPES,
     Curve,
     align_special_tokens,
     batch_plan,
     load_tokenizer,
-    log_run,
     optimisation_kwargs,
     publish_model,
     publish_results,
     sample,
     start,
 )
+from stages.trl_options import configure
 from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, hold_out, settle
 
 NUM_SAMPLES = 4
 
-OURS = {*Optimisation.model_fields, "prompts_per_step", "probe", "publish", "health"}
+OURS = {
+    *Optimisation.model_fields,
+    *("prompts_per_step", "probe", "publish", "health", "dynamic_sampling", "trl", "keep_completions_steps"),
+}
 """Keys of the `grpo` section that do not go to TRL by `model_dump`."""
 
 DRY_RUN_ROWS = 8
@@ -76,6 +88,7 @@ MEASURES = {
     "completions/mean_length": "completions/mean_length",
     "completions/clipped_ratio": "completions/truncated_frac",
     PROBE: PROBE,
+    **{name: name for name in (ROUNDS, REPLACED, GENERATED, SAMPLED.format("total"))},
 }
 """What TRL logs, and the name that a person sees."""
 
@@ -87,7 +100,9 @@ class GRPOCurve(Curve):
 
     def __init__(self, rewards: Iterable[str]) -> None:
         names = {f"rewards/{name}/mean": f"reward/{name}" for name in rewards}
-        super().__init__("grpo", {**names, **MEASURES}, (*names.values(), *ALWAYS_SHOWN, PROBE))
+        sampled = {f"sampling/{name}": f"sampling/{name}" for name in names.values()}
+        shown = (*names.values(), *ALWAYS_SHOWN, PROBE, SAMPLED.format("accuracy"), GENERATED)
+        super().__init__("grpo", {**names, **MEASURES, **sampled}, shown)
 
     def on_log(
         self,
@@ -104,8 +119,8 @@ class GRPOCurve(Curve):
         super().on_log(args, state, control, logs=logs, **kwargs)
 
 
-class Trainer(GRPOTrainer):
-    """TRL's trainer with rewards that may have no verdict."""
+class Trainer(Resumable, GRPOTrainer):
+    """TRL's trainer: a killed run goes on, and a completion may have no verdict."""
 
     scoring: Scoring
     rows: list[dict[str, Any]]
@@ -125,6 +140,10 @@ class Trainer(GRPOTrainer):
         return leave_out_undecided(rewards, self.num_generations)
 
 
+class DynamicTrainer(DynamicSampling, Trainer):
+    """With groups that have no spread replaced, if params ask for it."""
+
+
 def leave_out_undecided(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
     """Rewards (N, rewards) with every score of a completion NaN if one of them is and the rest of its group has it.
 
@@ -141,7 +160,7 @@ def run(params: Params) -> None:
     """Improve models/sft on the training problems, sample completions before and after, publish models/grpo."""
     began = time.monotonic()
     require_complete(PREPARED, "prepare")
-    parent = require_complete(SFT_MODEL, "sft")
+    require_unchanged(SFT_MODEL, require_complete(SFT_MODEL, "sft"), "sft", params.prompts.system)
     probed, rows = hold_out(read_jsonl(PREPARED / "train.jsonl"), params.grpo.probe.problems)
     start(params.seed, params.launch)
     with (
@@ -153,32 +172,42 @@ def run(params: Params) -> None:
         curve = GRPOCurve(scoring.params)
         probe = ProbeWatch(params.grpo, lambda model: probe_accuracy(model, tokenizer, probed, params, scoring))
         health = HealthWatch(params, curve)
-        trainer = Trainer(
+        kept, clock = KeptCompletions(params.grpo.keep_completions_steps, list(scoring.params)), StepClock("grpo")
+        checkpoints, made_from = Checkpoints("grpo", facts("grpo", params)), record("grpo", params)
+        spare = SparePrompts(len(rows), params.seed, params.grpo.dynamic_sampling.max_rounds)
+        trainer = DynamicTrainer(
             model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
             reward_funcs=[reward_function(name, scoring, rows, params.grpo.num_generations) for name in scoring.params],
             args=trainer_config(params, folder / "trainer"),
             train_dataset=to_dataset(rows, params),
             processing_class=tokenizer,
-            callbacks=[probe, curve, health],
+            callbacks=[probe, curve, health, spare, kept, clock],
+            peft_config=adapter_config(params),
+            **loading(params),
         )
-        trainer.scoring, trainer.rows = scoring, rows
+        trainer.scoring, trainer.rows, trainer.spare = scoring, rows, spare
+        kept.trainer = clock.trainer = trainer
+        after_ours(trainer)
         curve.trainer, model = trainer, trainer.model
         align_special_tokens(model, tokenizer)
         trainer.remove_callback(PrinterCallback)
         before = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params, scoring)
-        trainer.train()
+        trainer.train_or_resume(checkpoints, params.launch)
         outcome = settle(model, trainer.state, probe, health)
+        model = merged(model, str(SFT_MODEL), params, tokenizer, folder)
         after = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params, scoring)
         samples = [
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)
         ]
         metrics = summary(curve) | health_metrics(outcome)
         publish_results(folder, GRPO_RESULTS, metrics, curve, samples, health=outcome)
-        facts = {"stage": "grpo", "parent": parent["files"], "rewards": scoring.sources()}
-        ending = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
-        publish_model(folder, GRPO_MODEL, model, tokenizer, facts | ending)
+        kept.publish(folder)
+        made_from |= {"rewards": scoring.sources(), "steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
+        text = card(made_from, metrics, rows[0]["problem"], after[0]["completion"], SFT_MODEL)
+        publish_model(folder, GRPO_MODEL, model, tokenizer, made_from, text)
+        checkpoints.remove()
     seconds = time.monotonic() - began
-    log_run("grpo", seconds=seconds)
+    log_run("grpo", seconds=seconds, checkpoints=checkpoints.cost())
     show_sample(samples[0])
     if (line := closing_line(outcome)) is not None:
         print(f"grpo | {line}")
@@ -198,7 +227,10 @@ def to_dataset(rows: list[dict[str, Any]], params: Params) -> Dataset:
 def trainer_config(params: Params, output_dir: Path) -> GRPOConfig:
     grpo = params.grpo
     plan = batch_plan(grpo.prompts_per_step * grpo.num_generations, params.launch.micro_batch_size)
-    return GRPOConfig(
+    return configure(
+        GRPOConfig,
+        "grpo.trl",
+        grpo.trl,
         **optimisation_kwargs(grpo, params.seed, params.launch, output_dir),
         **plan.trainer_kwargs(),
         **grpo.model_dump(exclude=OURS),
@@ -287,11 +319,11 @@ def probe_accuracy(
 
 def summary(curve: Curve) -> dict[str, float]:
     """Means over the first and the last tenth of the run; the KL divergence over the last half, if beta measures it."""
-    rewards = [name for name in curve.shown if name.startswith("reward/")]
+    rewards = [name for name in curve.shown if name.startswith(("reward/", "sampling/reward/"))]
     first = {f"{name}_first": curve.mean(name, 0, 0.1) for name in rewards}
     last = {name: curve.mean(name, 0.9, 1) for name in curve.shown}
     means = {**first, **last, "policy/kl_divergence": curve.mean("policy/kl_divergence", 0.5, 1)}
-    means[TIMEOUTS] = curve.mean(TIMEOUTS, 0, 1)
+    means |= {name: curve.mean(name, 0, 1) for name in (TIMEOUTS, ROUNDS, REPLACED, GENERATED)}
     return {name: value for name, value in means.items() if value is not None}
 
 

@@ -21,6 +21,7 @@ ACCURACY, FORMAT, TOTAL = "reward/accuracy", "reward/format", "reward/total"
 STD, KL, ENTROPY, GRAD_NORM = "advantage/std", "policy/kl_divergence", "policy/entropy", "grad_norm"
 EQUAL, LENGTH, CUT = "reward/zero_std_frac", "completions/mean_length", "completions/truncated_frac"
 PROBE, TIMEOUTS = "probe/accuracy", "reward/verifier_timeouts"
+SAMPLING, GENERATED = "sampling/", "sampling/generated"
 NO_SPREAD = 1e-6
 """Of advantages: what is left of equal rewards after rounding."""
 MUST_BE_FINITE = ("loss", GRAD_NORM, KL, ENTROPY, STD)
@@ -181,10 +182,20 @@ def probe_falls(view: View) -> str | None:
 
 
 def verifier_timeouts(view: View) -> str | None:
-    count, limit = view.now(TIMEOUTS), view.health.verifier_timeouts.above
-    if not count > limit * view.completions:
+    count, limit, generated = view.now(TIMEOUTS), view.health.verifier_timeouts.above, view.now(GENERATED)
+    completions = view.completions if math.isnan(generated) else generated
+    if not count > limit * completions:
         return None
-    return f"{count:.3g} of {view.completions} completions a step had no verdict, over {limit:.0%}"
+    return f"{count:.3g} of {completions:.4g} completions a step had no verdict, over {limit:.0%}"
+
+
+def unselected(row: Row) -> Row:
+    """The row with the rewards of all completions generated, where dynamic sampling chose those to train on.
+
+    Groups kept for their spread have a mean near the middle however good or bad the policy is.
+    """
+    rewards = {name: value for name, value in row.items() if name.startswith(f"{SAMPLING}reward/")}
+    return {**row, **{name.removeprefix(SAMPLING): value for name, value in rewards.items()}}
 
 
 @dataclass(frozen=True)
@@ -278,6 +289,7 @@ class Monitor:
 
     def observe(self, row: Row) -> list[Finding]:
         """The findings that this row of the curve brings up, in the order of the table."""
+        row = unselected(row)
         self._remember(row)
         views = self._view(row)
         found = []

@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ def scratch(stage: str) -> Iterator[Path]:
         if not _alive(int(left.name.rpartition("-")[2])):
             shutil.rmtree(left, ignore_errors=True)
     folder = SCRATCH / f"{stage}-{os.getpid()}"
-    folder.mkdir(parents=True)
     try:
+        folder.mkdir(parents=True)  # in here, for a signal that comes with it
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -48,8 +49,7 @@ def publish(source: Path, target: Path, facts: dict[str, Any]) -> None:
 
     A manifest with `facts` and the sha256 of every file is added first.
     """
-    hashes = {str(path.relative_to(source)): sha256(path) for path in _files(source)}
-    write_json(source / MANIFEST, {**facts, "files": hashes})
+    write_json(source / MANIFEST, {**facts, "files": file_hashes(source)})
     old = source.with_name(f"{source.name}.old")
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
@@ -59,19 +59,20 @@ def publish(source: Path, target: Path, facts: dict[str, Any]) -> None:
 
 
 def publish_files(source: Path, target: Path) -> None:
-    """Move the files of `source` into the folder `target`, each by one rename; other files there stay.
+    """Move the files of `source` into `target`, each by one rename, a manifest last; other files there stay.
 
     For results: DVC and git keep files of their own beside them.
     """
     target.mkdir(parents=True, exist_ok=True)
-    for path in _files(source):
+    for path in sorted(files_of(source), key=lambda path: path.name == MANIFEST):
         path.replace(target / path.name)
 
 
 def require_complete(folder: Path, made_by: str) -> dict[str, Any]:
     """The manifest of a published folder.
 
-    Raises: InputError if the folder is missing, was left half-written, or lacks a file that its manifest lists.
+    Raises: InputError if the folder is missing, was left half-written, or lacks a file that its manifest lists, or if
+    the manifest cannot be read.
     """
     command = f"posttrain {made_by}"
     if not folder.is_dir():
@@ -86,7 +87,7 @@ def require_complete(folder: Path, made_by: str) -> dict[str, Any]:
             wanted=f"the complete output of `{command}`",
             do=f"run `{command}` again",
         )
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    manifest = read_manifest(path, f"run `{command}` again")
     missing = [name for name in manifest["files"] if not (folder / name).is_file()]
     if missing:
         raise InputError(
@@ -96,6 +97,23 @@ def require_complete(folder: Path, made_by: str) -> dict[str, Any]:
             do=f"run `{command}` again",
         )
     return manifest
+
+
+def read_manifest(path: Path, do: str) -> dict[str, Any]:
+    """A published folder's manifest.
+
+    Raises: InputError, with what to do, if it is cut off, no JSON, or lists no files and hashes.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        got = f"no JSON: {' '.join(str(error).split())[:120]}"
+    else:
+        files = manifest.get("files") if isinstance(manifest, dict) else None
+        if isinstance(files, dict) and all(isinstance(value, str) for value in files.values()):
+            return dict(manifest)
+        got = "JSON that lists no files with their hashes"
+    raise InputError(str(path), got=got, wanted="the manifest that a stage wrote; it is cut off or was edited", do=do)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -120,5 +138,20 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+def sha256_all(paths: Iterable[Path]) -> dict[Path, str]:
+    """The sha256 of several files, as many at once as there are cores: hashing holds no lock of the interpreter."""
+    ordered = list(paths)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(ordered, pool.map(sha256, ordered), strict=True))
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of each file in a folder, by its name in there; the manifest left out."""
+    hashes = sha256_all(files_of(folder))
+    return {name: value for path, value in hashes.items() if (name := str(path.relative_to(folder))) != MANIFEST}
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Without what Python and DVC put beside them."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if "__pycache__" not in path.parts and path.name != ".gitignore")

@@ -52,6 +52,29 @@ class ScratchModel(Section):
         return self
 
 
+class Lora(Section):
+    """Adapters of low rank that are trained instead of the weights, in sft and in grpo; merged before publishing."""
+
+    r: int = Field(ge=1)
+    """Rank of the two matrices beside each weight."""
+    alpha: int = Field(ge=1)
+    """Their product is scaled by alpha / r."""
+    dropout: float = Field(ge=0, lt=1)
+    target_modules: Literal["all-linear"] | list[str]
+    """Names of linear layers, such as [q_proj, v_proj]; `all-linear` for all but the output layer."""
+    quantize_4bit: bool
+    """QLoRA: the weights beside the adapters in 4 bits while they train. Needs a CUDA GPU and bitsandbytes."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def not_the_output_layer(cls, names: str | list[str]) -> str | list[str]:
+        if not names:
+            raise ValueError("the name of a linear layer at least, or all-linear")
+        if "lm_head" in names or "embed_tokens" in names:
+            raise ValueError("linear layers between embedding and output; TRL reads the output weights past an adapter")
+        return names
+
+
 class Model(Section):
     name_or_path: str = Field(min_length=1)
     """`scratch`, a local folder in transformers' format, or a name on the Hugging Face Hub."""
@@ -61,8 +84,16 @@ class Model(Section):
     """Of the weights while training and of the published checkpoints."""
     trust_remote_code: bool
     """Run Python that comes with the model. Off unless you have read it."""
+    lora: Lora | None
+    """null trains all weights."""
     scratch: ScratchModel
     """Used when `name_or_path` is `scratch`."""
+
+    @model_validator(mode="after")
+    def there_is_something_to_quantize(self) -> "Model":
+        if self.lora is not None and self.lora.quantize_4bit and self.name_or_path == "scratch":
+            raise ValueError("lora.quantize_4bit with name_or_path scratch: weights that are drawn here are not loaded")
+        return self
 
 
 class Prompts(Section):
@@ -165,6 +196,8 @@ class SFT(Optimisation):
     """Sequences per optimizer step over all processes."""
     max_length: int = Field(ge=16)
     """Tokens of prompt and completion. Longer rows are left out and counted, never cut."""
+    trl: dict[str, Any]
+    """Further options of TRL's SFTConfig, under TRL's names; see `grpo.trl`."""
 
 
 class Verifier(Section):
@@ -390,6 +423,13 @@ class Probe(Section):
     """A multiple of `logging_steps`."""
 
 
+class DynamicSampling(Section):
+    """Groups whose completions all got the same reward teach nothing; other problems take their place (DAPO)."""
+
+    max_rounds: int = Field(ge=0)
+    """Further rounds of generation for one batch, at most; 0 trains on every group as it came."""
+
+
 class GRPO(Optimisation):
     prompts_per_step: int = Field(ge=1)
     """Distinct problems per optimizer step over all processes."""
@@ -403,7 +443,15 @@ class GRPO(Optimisation):
     """Weight of the KL divergence to the SFT model; the tutorial's kl_penalty."""
     epsilon: float = Field(gt=0, lt=1)
     """Clip range of the probability ratio; the tutorial's clip_range."""
-    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"]
+    epsilon_high: float | None = Field(gt=0)
+    """Clip range upwards where it is another (DAPO: 0.28); null for `epsilon`. With `loss_type: cispo` it is the
+    highest ratio itself, such as 5."""
+    loss_type: Literal["dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
+    """docs/objective.md has the formula of each."""
+    importance_sampling_level: Literal["token", "sequence"]
+    """`sequence`: one ratio for a completion, the geometric mean of its tokens' (GSPO)."""
+    mask_truncated_completions: bool
+    """Learn nothing from completions without an end token."""
     scale_rewards: Literal["none", "group", "batch"]
     """`none`: the advantage is the reward minus the group's mean, as in the tutorial."""
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"]
@@ -411,10 +459,28 @@ class GRPO(Optimisation):
     summed (GDPO), whatever `scale_rewards` says."""
     num_iterations: int = Field(ge=1)
     """Optimizer passes over one batch of completions."""
+    trl: dict[str, Any]
+    """Further options of TRL's GRPOConfig, under TRL's names: `{delta: 4.0, sapo_temperature_neg: 1.05}`. What
+    posttrain sets itself is refused; names and types are checked against the installed TRL."""
+    dynamic_sampling: DynamicSampling
     probe: Probe
     publish: Literal["last", "best"]
     """`best`: the weights of the step with the highest `probe/accuracy`, the latest of equals."""
+    keep_completions_steps: int = Field(ge=0)
+    """Every so many steps, all completions with rewards and advantages go to results/grpo/completions.parquet; 0 keeps
+    none."""
     health: Health
+
+    @model_validator(mode="after")
+    def the_objective_is_one(self) -> "GRPO":
+        if self.loss_type == "cispo" and self.epsilon_high is None:
+            raise ValueError(
+                "loss_type cispo without epsilon_high, which is the highest ratio there: TRL would take epsilon, and "
+                f"cap every ratio at {self.epsilon:g}; 5.0 is usual"
+            )
+        if self.beta == 0 and self.trl.get("sync_ref_model"):
+            raise ValueError("trl.sync_ref_model with beta 0, which has no reference model")
+        return self
 
     @model_validator(mode="after")
     def the_probe_can_be_read(self) -> "GRPO":
@@ -469,6 +535,12 @@ class Launch(Section):
     """Processes that verify answers and run your own rewards."""
     evaluate_timeout_s: int = Field(ge=1)
     """Seconds after which a lighteval process is stopped."""
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]]
+    """Trackers that sft and grpo log to, beside the curve; their files go to .posttrain/logs/. Each is a package that
+    you install. wandb sends what it gets to its servers unless WANDB_MODE=offline."""
+    checkpoint_every_s: float = Field(ge=0)
+    """Seconds of sft and grpo between two checkpoints, which a killed run goes on from; 0 writes one after every step.
+    Stretched where writing one takes more than 4 % of that. No checkpoint changes a byte of a result."""
 
 
 class Params(Section):
@@ -484,6 +556,14 @@ class Params(Section):
     evaluate: Evaluate
     report: Report
     launch: Launch
+
+    @model_validator(mode="after")
+    def lora_has_no_second_reference(self) -> "Params":
+        if self.model.lora is not None and self.grpo.trl.get("sync_ref_model"):
+            raise ValueError(
+                "grpo.trl.sync_ref_model with model.lora, whose reference is the policy without its adapter"
+            )
+        return self
 
     @model_validator(mode="after")
     def golds_for_rewards(self) -> "Params":

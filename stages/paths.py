@@ -3,8 +3,11 @@
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+GRAPH = Path("dvc.yaml")
 RECIPES = Path("recipes")
 
+SOURCE_DATA = Path("data/source")
+BASE_MODELS = Path("models/base")
 PREPARED = Path("data/prepared")
 SFT_MODEL = Path("models/sft")
 GRPO_MODEL = Path("models/grpo")
@@ -14,8 +17,12 @@ GRPO_RESULTS = Path("results/grpo")
 EVALUATE_RESULTS = Path("results/evaluate")
 REPORT = Path("results/report.html")
 
-# Untracked: scratch folders that become outs by one rename, and what may differ between two equal runs (seconds).
+# Untracked: scratch folders that become outs by one rename, what may differ between two equal runs (seconds), and what
+# a killed run goes on from, which has to outlive the outs that DVC removes before it runs a stage.
 SCRATCH = Path(".posttrain/scratch")
 RUN_LOG = Path(".posttrain/runs")
+TRACKER_LOGS = Path(".posttrain/logs")
+CHECKPOINTS = Path(".posttrain/checkpoints")
+LOCKS = Path(".posttrain/locks")
 
 LIGHTEVAL_ENVIRONMENT = Path(".venv-lighteval")

@@ -13,11 +13,16 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+from stages.card import card
+from stages.checkpoint import Checkpoints, facts
 from stages.errors import InputError
+from stages.lora import adapter_config, check_targets, loading, merged
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Params
 from stages.paths import PREPARED, SFT_MODEL, SFT_RESULTS
 from stages.prompts import prompt_messages
+from stages.provenance import log_run, record
+from stages.resume import Resumable
 from stages.scratch import random_model, train_tokenizer
 from stages.training import (
     Curve,
@@ -25,13 +30,13 @@ from stages.training import (
     batch_plan,
     load_model,
     load_tokenizer,
-    log_run,
     optimisation_kwargs,
     publish_model,
     publish_results,
     sample,
     start,
 )
+from stages.trl_options import configure
 
 FROM_SCRATCH = "scratch"
 NUM_SAMPLES = 4
@@ -46,6 +51,10 @@ CURVE = {
 SHOWN = ("loss", "token_accuracy", "learning_rate")
 
 
+class Trainer(Resumable, SFTTrainer):
+    """TRL's, and a killed run goes on."""
+
+
 def run(params: Params) -> None:
     """Train on the traces, sample a few completions, publish models/sft."""
     began = time.monotonic()
@@ -55,17 +64,20 @@ def run(params: Params) -> None:
     model, tokenizer = base_model(params, rows)
     dataset, too_long = to_dataset(rows, tokenizer, params)
     curve = Curve("sft", CURVE, SHOWN)
+    checkpoints, made_from = Checkpoints("sft", facts("sft", params)), record("sft", params)
     print(f"sft | {model.num_parameters():,} parameters | {len(dataset)} traces, {too_long} longer than sft.max_length")
     with scratch("sft") as folder:
-        trainer = SFTTrainer(
+        trainer = Trainer(
             model=model,
             args=trainer_config(params, folder / "trainer"),
             train_dataset=dataset,
             processing_class=tokenizer,
             callbacks=[curve],
+            peft_config=adapter_config(params),
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        trainer.train_or_resume(checkpoints, params.launch)
+        model = merged(trainer.model, params.model.name_or_path, params, tokenizer, folder)
         samples = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params)
         metrics = {
             "loss": curve.mean("loss", 0.9, 1),
@@ -75,9 +87,13 @@ def run(params: Params) -> None:
             "too_long": too_long,
         }
         publish_results(folder, SFT_RESULTS, metrics, curve, samples)
-        publish_model(folder, SFT_MODEL, model, tokenizer, {"stage": "sft", "base": params.model.name_or_path})
+        text = card(
+            made_from, metrics, rows[0]["problem"], str(samples[0]["completion"]), Path(params.model.name_or_path)
+        )
+        publish_model(folder, SFT_MODEL, model, tokenizer, made_from, text)
+    checkpoints.remove()
     seconds = time.monotonic() - began
-    log_run("sft", seconds=seconds)
+    log_run("sft", seconds=seconds, checkpoints=checkpoints.cost())
     print(f"sft | loss {metrics['loss']:.4g} | wrote {SFT_MODEL}/ in {seconds:.0f} s | next: posttrain grpo")
 
 
@@ -89,7 +105,8 @@ def base_model(params: Params, rows: list[dict[str, str]]) -> tuple[PreTrainedMo
         model = random_model(params.model.scratch, tokenizer)
     else:
         tokenizer = load_tokenizer(params.model.name_or_path, params.model)
-        model = load_model(params.model.name_or_path, params.model)
+        model = load_model(params.model.name_or_path, params.model, **loading(params))
+    check_targets(model, params)
     align_special_tokens(model, tokenizer)
     return model, tokenizer
 
@@ -120,7 +137,10 @@ def to_dataset(rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, p
 
 def trainer_config(params: Params, output_dir: Path) -> SFTConfig:
     plan = batch_plan(params.sft.batch_size, params.launch.micro_batch_size)
-    return SFTConfig(
+    return configure(
+        SFTConfig,
+        "sft.trl",
+        params.sft.trl,
         **optimisation_kwargs(params.sft, params.seed, params.launch, output_dir),
         **plan.trainer_kwargs(),
         max_length=params.sft.max_length,

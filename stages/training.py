@@ -1,8 +1,6 @@
 """What sft and grpo share and is not the algorithm: loading, batch arithmetic, the curve, samples, publishing."""
 
 import json
-import os
-import platform
 import time
 import warnings
 from collections.abc import Mapping
@@ -27,11 +25,13 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from stages.card import CARD
 from stages.errors import InputError
 from stages.manifest import publish, publish_files, write_json, write_jsonl
 from stages.params import Launch, Model, Optimisation
-from stages.paths import RUN_LOG
 from stages.prompts import Message
+from stages.provenance import identity, reproducible
+from stages.trackers import tracker_kwargs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -84,7 +84,7 @@ def optimisation_kwargs(params: Optimisation, seed: int, launch: Launch, output_
         "bf16": False,  # the weights' dtype decides; TRL would switch autocast on by itself
         "activation_checkpointing": False,
         "save_strategy": "no",
-        "report_to": "none",
+        **tracker_kwargs(type(params).__name__.lower(), launch),
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
     }
@@ -132,9 +132,9 @@ def require_chat_template(tokenizer: PreTrainedTokenizerBase, where: str) -> Non
         )
 
 
-def load_model(name_or_path: str, model: Model) -> PreTrainedModel:
+def load_model(name_or_path: str, model: Model, **kwargs: Any) -> PreTrainedModel:
     """The weights of a checkpoint in the dtype of params."""
-    return _from_pretrained(AutoModelForCausalLM, name_or_path, model, dtype=DTYPES[model.dtype])
+    return _from_pretrained(AutoModelForCausalLM, name_or_path, model, dtype=DTYPES[model.dtype], **kwargs)
 
 
 def _from_pretrained(kind: Any, name_or_path: str, model: Model, **kwargs: Any) -> Any:
@@ -203,6 +203,7 @@ class Curve(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar = tqdm(total=state.max_steps, desc=self.stage, unit="step", leave=False, disable=None)
         self.started = self.last = time.monotonic()
+        self.first = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.update(state.global_step - self.bar.n)
@@ -224,13 +225,19 @@ class Curve(TrainerCallback):
         now = time.monotonic()
         steps_s = (now - self.last) / args.logging_steps
         self.last = now
-        left_s = (now - self.started) / state.global_step * (state.max_steps - state.global_step)
+        left_s = (now - self.started) / (state.global_step - self.first) * (state.max_steps - state.global_step)
         fields = [f"{name} {row[name]:.4g}" for name in self.shown if name in row]
         head = f"{self.stage} {state.global_step}/{state.max_steps}"
         tqdm.write(" | ".join([head, *fields, f"{steps_s:.2f} s/step", f"{left_s:.0f} s left"]))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.close()
+
+    def resume_state(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_resume_state(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
 
     def write(self, path: Path) -> None:
         """A TSV with a column for every name that was ever logged; `dvc plots` reads it."""
@@ -244,12 +251,6 @@ class Curve(TrainerCallback):
         window = self.rows[int(first_frac * len(self.rows)) : max(1, round(last_frac * len(self.rows)))]
         values = [row[name] for row in window if name in row]
         return sum(values) / len(values) if values else None
-
-
-def log_run(stage: str, **facts: Any) -> None:
-    """Seconds and machine of this run, in a file that no DVC stage tracks."""
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    write_json(RUN_LOG / f"{stage}.json", {"stage": stage, "machine": machine, **facts})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -291,9 +292,14 @@ def publish_results(
 
 
 def publish_model(
-    folder: Path, target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any]
+    folder: Path,
+    target: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    facts: dict[str, Any],
+    text: str,
 ) -> None:
-    """models/<stage>/: a plain transformers checkpoint in safetensors, with tokenizer, template and manifest."""
+    """models/<stage>/: a plain transformers checkpoint in safetensors, with tokenizer, template, card and manifest."""
     out = folder / "model"
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -302,4 +308,6 @@ def publish_model(
     with suppress(KeyError):
         del config["name_or_path"]
     write_json(out / "tokenizer_config.json", config)
-    publish(out, target, facts)
+    (out / CARD).write_text(text, encoding="utf-8")
+    made = {"model": identity(out, facts["params"]["prompts"]["system"]), "bytes": reproducible(model.device.type)}
+    publish(out, target, facts | made)

@@ -1,4 +1,4 @@
-"""What all tests share: no network, and a working directory that holds params.yaml and nothing else."""
+"""What all tests share: no network, and a working directory that holds params.yaml, dvc.yaml and nothing else."""
 
 import os
 import shutil
@@ -14,6 +14,7 @@ from stages.rewards import Verifier
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
 
 ROOT = Path(__file__).parents[1]
+PROJECT = {"params.yaml", "dvc.yaml"}
 ParamsWith = Callable[[dict[str, Any]], Params]
 
 
@@ -25,8 +26,9 @@ def root() -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working directory: an empty folder with a copy of params.yaml. The environment is put back afterwards."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    """The working directory: a folder with params.yaml and dvc.yaml alone. The environment is put back afterwards."""
+    for name in PROJECT:
+        shutil.copy(ROOT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     environment = dict(os.environ)
     yield tmp_path

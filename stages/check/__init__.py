@@ -26,6 +26,7 @@ from stages.check.rules import (
     golds_of_their_problems,
     high_learning_rate,
     imbalanced_weights,
+    loss_and_level,
     no_kl,
     tags,
     trace_lengths,
@@ -36,8 +37,9 @@ from stages.errors import InputError
 from stages.health import reward_weights
 from stages.manifest import MANIFEST
 from stages.params import Params
-from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, REPORT, SFT_MODEL
+from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, REPORT, SCRATCH, SFT_MODEL
 from stages.prompts import completion_text
+from stages.trackers import require_trackers
 
 GOLDS = 200
 DRY_RUN = 32
@@ -62,7 +64,32 @@ def check_objective(work: Workspace) -> list[Finding]:
         imbalanced_weights(reward_weights(work.params)),
         unseen_advantages(grpo.max_steps, grpo.logging_steps, grpo.health),
         batches(grpo.prompts_per_step, grpo.num_generations, launch.micro_batch_size, processes),
+        loss_and_level(grpo.loss_type, grpo.importance_sampling_level),
     ]
+
+
+def check_grpo_options(work: Workspace) -> list[Finding]:
+    """As the stage will: TRL has the last word on its options."""
+    if not work.params.grpo.trl:
+        return []
+    from stages.grpo import trainer_config
+
+    trainer_config(work.params, SCRATCH)
+    return [Finding("ok", "further options", "grpo.trl", ", ".join(work.params.grpo.trl))]
+
+
+def check_trackers(work: Workspace) -> list[Finding]:
+    require_trackers(work.params.launch)
+    return []
+
+
+def check_sft_options(work: Workspace) -> list[Finding]:
+    if not work.params.sft.trl:
+        return []
+    from stages.sft import trainer_config
+
+    trainer_config(work.params, SCRATCH)
+    return [Finding("ok", "further options", "sft.trl", ", ".join(work.params.sft.trl))]
 
 
 def check_problems(work: Workspace) -> list[Finding]:
@@ -191,7 +218,7 @@ def check_sft_resources(work: Workspace) -> list[Finding]:
     sequences = min(params.sft.batch_size, params.launch.micro_batch_size)
     length = params.sft.max_length
     machine = Machine.of(params.launch)
-    need = memory_gib(model, sequences, length, length, bytes_of(params), reference=False)
+    need = memory_gib(model, sequences, length, length, bytes_of(params), False, params.model.lora is not None)
     seconds = params.sft.max_steps * sft_step_s(model, params.sft.batch_size * length, machine.flops)
     return [resources("sft", need, machine.free_gib, seconds, machine.device)]
 
@@ -204,7 +231,8 @@ def check_grpo_resources(work: Workspace) -> list[Finding]:
     prompt = max(work.prompt_lengths("grpo"), default=0) if work.train and work.tokenizer("grpo") else 0
     micro, completion = min(sequences, params.launch.micro_batch_size), grpo.max_completion_length
     machine = Machine.of(params.launch)
-    need = memory_gib(model, micro, prompt + completion, completion, bytes_of(params), reference=grpo.beta > 0)
+    adapters = params.model.lora is not None
+    need = memory_gib(model, micro, prompt + completion, completion, bytes_of(params), grpo.beta > 0, adapters)
     seconds = grpo.max_steps * grpo_step_s(model, sequences, prompt, completion, machine.flops)
     return [resources("grpo", need, machine.free_gib, seconds, machine.device)]
 
@@ -215,6 +243,10 @@ def bytes_of(params: Params) -> int:
 
 CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
     ("grpo", check_objective),
+    ("grpo", check_grpo_options),
+    ("sft", check_sft_options),
+    ("sft", check_trackers),
+    ("grpo", check_trackers),
     ("grpo", check_problems),
     ("grpo", check_golds),
     ("grpo", check_rewards),

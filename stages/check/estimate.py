@@ -53,14 +53,22 @@ UTILISATION = 0.4
 """Of what a large matrix product reaches; fits the embedded recipe and SmolLM2-135M on one and two CPU threads."""
 
 
-def memory_gib(model: Shape, sequences: int, length: int, logits: int, weights_bytes: int, reference: bool) -> float:
+def memory_gib(
+    model: Shape,
+    sequences: int,
+    length: int,
+    logits: int,
+    weights_bytes: int,
+    reference: bool,
+    adapters: bool = False,
+) -> float:
     """At most, of one process.
 
     Weights, gradients and two Adam moments, and the reference's weights; of one pass of `sequences` x `length` tokens
     18 hidden and 4 intermediate vectors a layer; three copies of `logits` float32 logits a sequence. Measured within a
-    third on SmolLM2-135M.
+    third on SmolLM2-135M. With `adapters` the weights are there once, and a tenth more for what is trained.
     """
-    states = model.parameters * weights_bytes * (4 + reference)
+    states = model.parameters * weights_bytes * (1.1 if adapters else 4 + reference)
     tokens = sequences * length
     activations = tokens * model.layers * (18 * model.hidden + 4 * model.intermediate) * weights_bytes
     return BASE_GIB + (states + activations + sequences * logits * model.vocab * 4 * 3) / GIB

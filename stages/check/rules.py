@@ -87,6 +87,20 @@ def unseen_advantages(max_steps: int, logging_steps: int, health: Health) -> Fin
     return Finding("ok", name, "grpo.health", f"{rows} rows, windows of {health.window}")
 
 
+def loss_and_level(loss_type: str, level: str) -> Finding:
+    name, where, saw = "loss and level of its ratios", "grpo.importance_sampling_level", f"{loss_type} with {level}"
+    if loss_type == "luspo" and level != "sequence":
+        why = "LUSPO is defined with one ratio for a completion."
+        return Finding("warn", name, where, saw, why, "Use sequence.")
+    if loss_type == "vespo" and level != "token":
+        why = "VESPO makes the ratio of a completion itself."
+        return Finding("warn", name, where, saw, why, "Use token.")
+    if level == "sequence" and loss_type in ("bnpo", "dr_grpo", "dapo", "cispo"):
+        why = "These losses add up tokens, so a completion would count as often as it has tokens."
+        return Finding("warn", name, where, saw, why, "Use loss_type grpo (GSPO), or level token.")
+    return Finding("ok", name, where, saw)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Batches and lengths
 

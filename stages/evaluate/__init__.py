@@ -1,7 +1,8 @@
 """Stage 4: models/sft and models/grpo on the held-out problems, judged by lighteval, compared with statistics.
 
 Reads   models/sft/, models/grpo/, data/prepared/test.jsonl; the `prompts`, `verifier` and `evaluate` sections
-Writes  results/evaluate/metrics.json and, for each problem and model, completions and verdicts in samples.jsonl
+Writes  results/evaluate/metrics.json and, for each problem and model, completions and verdicts in samples.jsonl; a
+        manifest says which models they are of
 Run     posttrain evaluate; `posttrain gate` reads the metrics and fails if the gain is too small
 
 lighteval runs in `.venv-lighteval`, because its dependencies exclude those of dvc and math-verify.
@@ -22,8 +23,18 @@ from typing import Any
 from stages import paths
 from stages.errors import GateError, InputError, PosttrainError
 from stages.evaluate.statistics import bootstrap_interval, sign_flip_p_value, verdict
-from stages.manifest import publish_files, read_jsonl, require_complete, scratch, write_json, write_jsonl
+from stages.manifest import (
+    MANIFEST,
+    file_hashes,
+    publish_files,
+    read_jsonl,
+    require_complete,
+    scratch,
+    write_json,
+    write_jsonl,
+)
 from stages.params import Params
+from stages.provenance import log_run, record, require_child
 from stages.rewards import Verifier, judge
 
 RUNNER = Path(__file__).with_name("lighteval_runner.py")
@@ -37,8 +48,9 @@ def run(params: Params) -> None:
     """Evaluate both models on the same problems, compare them, publish results/evaluate."""
     began = time.monotonic()
     require_complete(paths.PREPARED, "prepare")
-    for stage, folder in MODELS.items():
-        require_complete(folder, stage)
+    manifests = {stage: require_complete(folder, stage) for stage, folder in MODELS.items()}
+    require_child(paths.GRPO_MODEL, manifests["grpo"], paths.SFT_MODEL)
+    made_from = record("evaluate", params)
     problems = read_jsonl(paths.PREPARED / "test.jsonl")
     require_golds(problems)
     with scratch("evaluate") as folder:
@@ -50,9 +62,10 @@ def run(params: Params) -> None:
         out.mkdir()
         write_json(out / "metrics.json", metrics)
         write_jsonl(out / "samples.jsonl", samples)
+        write_json(out / MANIFEST, made_from | {"lighteval": outcome["versions"], "files": file_hashes(out)})
         publish_files(out, paths.EVALUATE_RESULTS)
     seconds = time.monotonic() - began
-    write_json(paths.RUN_LOG / "evaluate.json", {"stage": "evaluate", "seconds": seconds, **outcome["versions"]})
+    log_run("evaluate", seconds=seconds, **outcome["versions"])
     show(metrics)
     print(f"evaluate | wrote {paths.EVALUATE_RESULTS}/ in {seconds:.0f} s | next: posttrain report")
 

@@ -11,6 +11,7 @@ and the columns to keep, one row a problem. No problem of the test set is in the
 import hashlib
 import random
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ from stages.paths import PREPARED
 from stages.prepare.equations import equations, teacher_trace
 from stages.prepare.sources import Row, load_rows
 from stages.prompts import completion_text
+from stages.provenance import log_run, record
 from stages.rewards.verifier import Verifier
 
 BUILT_IN = "equations"
@@ -52,6 +54,7 @@ class Problem:
 
 def run(params: Params) -> None:
     """Prepare and publish data/prepared."""
+    began, made_from = time.monotonic(), record("prepare", params)
     dropped: Counter[str] = Counter()
     train, test = built_in(params) if params.prepare.dataset == BUILT_IN else from_source(params.prepare, dropped)
     if params.prepare.dataset == BUILT_IN or params.prepare.columns.answer is not None:
@@ -73,7 +76,8 @@ def run(params: Params) -> None:
         out.mkdir()
         for name, value in rows.items():
             write_jsonl(out / f"{name}.jsonl", value)
-        publish(out, PREPARED, {"stage": "prepare", "rows": counts, "dropped": dict(+dropped)})
+        publish(out, PREPARED, made_from | {"rows": counts, "dropped": dict(+dropped)})
+    log_run("prepare", seconds=time.monotonic() - began)
     print(f"prepare | {counts['train']} training problems with {counts['sft']} traces | {counts['test']} held out")
     for reason, number in sorted((+dropped).items()):
         print(f"prepare | left out: {number} {reason}")

@@ -29,21 +29,28 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.fixture(scope="session")
-def run(clone: Path) -> Run:
-    """Run a command in the clone: output captured, exit code left to the test."""
+def runner(folder: Path, **more: str) -> Run:
+    """Run a command in a clone, with more environment: output captured, exit code left to the test."""
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONPATH": str(clone),  # the clone's own code, not that of the editable install
+        "PYTHONPATH": str(folder),  # the clone's own code, not that of the editable install
         "LIGHTEVAL_PYTHON": os.environ.get("LIGHTEVAL_PYTHON", str(ROOT / ".venv-lighteval/bin/python")),
-        "DVC_SITE_CACHE_DIR": str(clone.with_name(f"{clone.name}-site-cache")),
+        "DVC_SITE_CACHE_DIR": str(folder.with_name(f"{folder.name}-site-cache")),
         **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        **more,
     }
 
     def run(*command: str, timeout: int = 400) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
 
+    return run
+
+
+@pytest.fixture(scope="session")
+def run(clone: Path) -> Run:
+    """Run a command in the clone."""
+    run = runner(clone)
     for command in (["git", "init", "-q"], ["posttrain", "recipe", "seconds"], ["git", "add", "-A"]):
         assert run(*command).returncode == 0
     assert run("git", "commit", "-qm", "clone").returncode == 0

@@ -32,7 +32,7 @@ def test_repro_runs_every_stage(repro: Done, clone: Path) -> None:
     assert "next: posttrain gate" in repro.stdout
     assert (clone / "results/report.html").is_file()
     # The trainers leave nothing behind, pickles least of all.
-    assert {path.suffix for path in (clone / "models/grpo").iterdir()} == {".json", ".safetensors", ".jinja"}
+    assert {path.suffix for path in (clone / "models/grpo").iterdir()} == {".json", ".safetensors", ".jinja", ".md"}
     assert not list((clone / ".posttrain/scratch").iterdir())
 
 
@@ -105,17 +105,41 @@ def test_dvc_shows_metrics_plots_and_parameters(repro: Done, run: Run, clone: Pa
     )
 
 
-def test_an_experiment_reruns_what_its_change_touches(repro: Done, run: Run) -> None:
+def test_an_experiment_reruns_what_its_change_touches(repro: Done, run: Run, clone: Path) -> None:
+    before = hashes(clone / "models/grpo")
     run("git", "add", "-A")
     assert run("git", "commit", "-qm", "results").returncode == 0
     done = run("dvc", "exp", "run", "-n", "more", "-S", "grpo.num_generations=4")
     assert done.returncode == 0, done.stderr
     assert "Stage 'sft' didn't change, skipping" in done.stdout
     assert "Running stage 'grpo'" in done.stdout
-    shown = run("dvc", "exp", "show", "--json")
-    assert "more" in shown.stdout
+    after = hashes(clone / "models/grpo")
+    assert after["model.safetensors"] != before["model.safetensors"]
+    assert len(set(kl_of(run("dvc", "exp", "show", "--json").stdout).values())) == 2  # HEAD and the experiment
+
+    def restored() -> None:
+        assert run("dvc", "checkout", "-q").returncode == 0
+        assert hashes(clone / "models/grpo") == before
+        assert run("posttrain", "verify").returncode == 0
+
     assert run("git", "checkout", "-q", ".").returncode == 0
-    assert run("dvc", "checkout", "-q").returncode == 0
+    restored()
+    assert run("dvc", "exp", "apply", "more").returncode == 0
+    assert "num_generations: 4" in (clone / "params.yaml").read_text()
+    assert hashes(clone / "models/grpo") == after
+    assert run("posttrain", "verify").returncode == 0
+    run("git", "add", "-A")
+    assert run("git", "commit", "-qm", "applied").returncode == 0
+    assert run("git", "reset", "-q", "--hard", "HEAD~1").returncode == 0
+    assert run("posttrain", "verify").returncode == 2  # the models of one commit, the params of another
+    restored()
+
+
+def kl_of(shown: str) -> dict[str, float]:
+    """From the name of a commit or experiment to its KL divergence, out of what `dvc exp show --json` prints."""
+    rows = [row for state in json.loads(shown) for row in [state, *(e["revs"][0] for e in state["experiments"] or [])]]
+    metrics = {row["name"]: row["data"]["metrics"]["results/grpo/metrics.json"]["data"] for row in rows if row["name"]}
+    return {name: values["policy/kl_divergence"] for name, values in metrics.items()}
 
 
 def test_a_stage_before_its_input_says_what_to_run(repro: Done, run: Run, clone: Path) -> None:

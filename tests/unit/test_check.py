@@ -340,13 +340,16 @@ def test_another_spelling_of_the_gold_is_no_wrong_answer(project: Path, params_w
 
 def test_every_kind_of_reward_is_tried_on_groups(project: Path, params_with: ParamsWith) -> None:
     prepare(project)
-    Path("own.py").write_text("def brevity(completion, limit):\n    return float(len(completion.text) < limit)\n")
-    own = {"weight": 0.5, "function": "own.py:brevity", "timeout_s": 5, "limit": 60}
+    Path("rewards").mkdir()
+    Path("rewards/own.py").write_text(
+        "def brevity(completion, limit):\n    return float(len(completion.text) < limit)\n"
+    )
+    own = {"weight": 0.5, "function": "rewards/own.py:brevity", "timeout_s": 5, "limit": 60}
     params = params_with({"rewards.length": {"weight": 0.2}, "rewards.brevity": own})
     found = by_name(check.findings(params, "grpo"))
     assert found["reward length"].level == "ok"  # shorter than the rest of its group, which has to be one
     assert found["reward brevity"].saw.startswith("0 to 1, ")
-    Path("own.py").write_text("def brevity(completion, limit):\n    return 1 / 0\n")
+    Path("rewards/own.py").write_text("def brevity(completion, limit):\n    return 1 / 0\n")
     faults = [finding for finding in check.findings(params, "grpo") if finding.level == "fault"]
     assert [finding.name for finding in faults] == ["input"]
     assert "ZeroDivisionError" in faults[0].saw

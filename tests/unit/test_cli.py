@@ -9,6 +9,7 @@ import pytest
 
 from stages.cli import main
 from stages.paths import EVALUATE_RESULTS, PARAMS, PREPARED
+from tests.conftest import PROJECT
 
 WORDS = ("prepare", "sft", "grpo", "evaluate", "report")
 
@@ -62,7 +63,7 @@ def test_wrong_params_exit_2_before_anything_starts(
         assert f"\n  {label}" in shown.err
     assert "Traceback" not in shown.err
     assert shown.out == ""
-    assert {path.name for path in project.iterdir()} == {"params.yaml"}
+    assert {path.name for path in project.iterdir()} == PROJECT
 
 
 def test_no_params_exit_2(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from stages import evaluate
 from stages.errors import GateError, InputError, PosttrainError
 from stages.evaluate import check_gate, join, lighteval_python, model_metrics, run_lighteval, spec, summary
 from stages.evaluate.statistics import Interval, bootstrap_interval, sign_flip_p_value, verdict
-from stages.manifest import publish, write_jsonl
+from stages.manifest import MANIFEST, publish, sha256, write_jsonl
 from stages.params import Params
 from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, RUN_LOG, SCRATCH, SFT_MODEL
 from stages.rewards import Verifier
@@ -429,7 +429,8 @@ def published_inputs() -> None:
         source = Path("work")
         source.mkdir()
         write_jsonl(source / "test.jsonl", PROBLEMS)
-        publish(source, target, {})
+        parents = {str(SFT_MODEL): sha256(SFT_MODEL / MANIFEST)} if target == GRPO_MODEL else {}
+        publish(source, target, {"parents": parents})
 
 
 def test_evaluate_end_to_end(project: Path, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch) -> None:

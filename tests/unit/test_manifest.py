@@ -12,6 +12,7 @@ import pytest
 from stages.errors import InputError
 from stages.manifest import publish, publish_files, read_jsonl, require_complete, scratch, write_json, write_jsonl
 from stages.paths import SCRATCH
+from tests.conftest import PROJECT
 
 # FIPS 180-2, appendix B.1, and the hash of nothing.
 SHA256_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -36,7 +37,7 @@ def test_publish_replaces_a_folder_whole(project: Path) -> None:
     assert names(target) == {"both.txt", "sub/new.txt", "manifest.json"}
     assert (target / "both.txt").read_text(encoding="utf-8") == "new"
     # Neither the source nor what stood there before is left anywhere.
-    assert {path.name for path in project.iterdir()} == {"params.yaml", "data"}
+    assert {path.name for path in project.iterdir()} == PROJECT | {"data"}
     assert {path.name for path in (project / "data").iterdir()} == {"out"}
 
 

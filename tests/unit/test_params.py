@@ -81,7 +81,7 @@ def test_the_shipped_params_arrive_unchanged(root: Path, shipped: dict[str, Any]
         ("grpo.max_steps", "many", "'many'", "integer"),
         ("grpo.max_steps", 1.5, "1.5", "integer"),
         ("grpo.temperature", None, "None", "number"),
-        ("grpo.loss_type", "ppo", "'ppo'", "'grpo', 'dapo', 'dr_grpo' or 'bnpo'"),
+        ("grpo.loss_type", "ppo", "'ppo'", "'dapo', 'grpo', 'dr_grpo', 'bnpo', 'cispo', 'sapo', 'luspo' or 'vespo'"),
         ("model.trust_remote_code", "perhaps", "'perhaps'", "boolean"),
         ("prompts.system", 3, "3", "string"),
         ("evaluate.gate", 0.2, "0.2", "dictionary"),

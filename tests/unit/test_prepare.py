@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import re
+import shutil
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 
 from stages import prepare
 from stages.errors import InputError
-from stages.manifest import require_complete
+from stages.manifest import MANIFEST, require_complete
 from stages.params import Equations, Params, Teacher
 from stages.paths import PREPARED, SCRATCH
 from stages.prepare import Problem, cap, decontaminate, deduplicate, gradable, held_out, normalise
@@ -463,6 +464,7 @@ def test_equal_params_give_equal_bytes_anywhere(
     prepare.run(params_with({**SMALL, "seed": 1}))
     assert contents(PREPARED) == first
     (project / "elsewhere").mkdir()
+    shutil.copy("dvc.yaml", "elsewhere")
     monkeypatch.chdir(project / "elsewhere")
     prepare.run(params_with({**SMALL, "seed": 1}))
     assert contents(PREPARED) == first
@@ -526,7 +528,9 @@ def test_the_caps_hold_and_the_order_of_the_file_does_not_matter(project: Path, 
     assert sum(manifest["dropped"].values()) == 40 - 5 - 3
     save("data/train.jsonl", *reversed(rows))
     prepare.run(params)
-    assert contents(PREPARED) == first
+    again = contents(PREPARED)
+    assert {name for name in first if again[name] != first[name]} == {MANIFEST}  # it has the hash of the file
+    assert require_complete(PREPARED, "prepare")["files"] == manifest["files"]
 
 
 @pytest.mark.parametrize(

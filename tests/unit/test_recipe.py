@@ -9,6 +9,7 @@ from stages.errors import InputError
 from stages.params import load_params, read_yaml
 from stages.paths import PARAMS
 from stages.recipe import apply_recipe, list_recipes
+from tests.conftest import PROJECT
 
 SMALL = r"""# A small recipe for tests
 seed: 7
@@ -148,7 +149,7 @@ def test_a_recipe_that_breaks_the_schema_changes_nothing(recipes: Path, content:
         apply_recipe("small")
     assert said in str(caught.value)
     assert PARAMS.read_bytes() == before
-    assert {path.name for path in Path.cwd().iterdir()} == {"params.yaml", "recipes"}
+    assert {path.name for path in Path.cwd().iterdir()} == PROJECT | {"recipes"}
 
 
 def test_outside_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

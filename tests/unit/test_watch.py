@@ -1,6 +1,7 @@
 """Probe and health monitor on a real trainer of a few steps: what they see, what they do, and what they leave alone."""
 
 import json
+import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from stages.errors import InputError
 from stages.manifest import publish, require_complete
 from stages.params import Params, check_params, load_params, read_yaml
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PARAMS, SFT_MODEL
+from stages.provenance import identity
 from stages.rewards import Scoring
 from stages.scratch import random_model, train_tokenizer
 from stages.training import align_special_tokens, set_seed
@@ -330,9 +332,10 @@ def test_the_probe_counts_no_verdict_as_not_solved(build: Build, monkeypatch: py
 
 
 def test_a_stopped_stage_publishes_a_usable_model_and_hides_nothing(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A random model solves nothing: after a window without any right answer the stage stops."""
+    shutil.copy(root / "dvc.yaml", project)  # the fingerprint of checkpoints reads it
     data = read_yaml(PARAMS)
     data["prepare"]["equations"] |= {"max_coefficient": 3, "max_solution": 4, "max_constant": 3}
     data["model"]["scratch"] |= {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
@@ -347,7 +350,8 @@ def test_a_stopped_stage_publishes_a_usable_model_and_hides_nothing(
     align_special_tokens(model, tokenizer)
     model.save_pretrained("made")
     tokenizer.save_pretrained("made")
-    publish(Path("made"), SFT_MODEL, {"stage": "sft"})
+    made = Path("made")
+    publish(made, SFT_MODEL, {"stage": "sft", "model": identity(made, params.prompts.system)})
     capsys.readouterr()
 
     assert main(["grpo"]) == 0

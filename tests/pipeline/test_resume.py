@@ -1,0 +1,286 @@
+"""Killed at chosen moments and run again, sft and grpo end with the bytes of a run that was never killed.
+
+The runs are real processes and real signals. The recipe has what a resume can get wrong: three epochs, an epoch that
+ends in the middle of a step's sequences, gradient accumulation, a schedule, rows of the curve over several steps, and
+for grpo two passes over each batch of generations.
+"""
+
+import json
+import multiprocessing
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.checkpoint import steps
+from tests.forks import Run, context, hashes, workspace
+from tests.pipeline.conftest import Run as Command
+
+RESULTS = {
+    "sft": {"models/sft/model.safetensors", "results/sft/curve.tsv", "results/sft/metrics.json"},
+    "grpo": {"models/grpo/model.safetensors", "results/grpo/curve.tsv", "results/grpo/samples.jsonl"},
+}
+
+
+@pytest.fixture(scope="module")
+def forks() -> Any:
+    return context()
+
+
+@pytest.fixture(scope="module")
+def never_killed(forks: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which sft and grpo ran through, without writing a single checkpoint."""
+    root = workspace(tmp_path_factory.mktemp("never_killed"), {"launch": {"checkpoint_every_s": 1e6}})
+    for stage in ("prepare", "sft", "grpo"):
+        run = Run(forks, root, stage)
+        assert run.wait() == 0, run.output()
+    return root
+
+
+@pytest.fixture
+def root(never_killed: Path, tmp_path: Path) -> Path:
+    """A copy of that workspace which writes a checkpoint after every step."""
+    root = tmp_path / "workspace"
+    shutil.copytree(never_killed, root)
+    set_params(root, {"launch": {"checkpoint_every_s": 0}})
+    return root
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def set_params(root: Path, changes: dict[str, dict[str, Any]]) -> None:
+    yaml = YAML()
+    params = yaml.load(root / "params.yaml")
+    for section, keys in changes.items():
+        params[section].update(keys)
+    yaml.dump(params, root / "params.yaml")
+
+
+def checkpoints(root: Path, stage: str) -> list[str]:
+    return [path.name for run in (root / f".posttrain/checkpoints/{stage}").glob("*") for path in steps(run)]
+
+
+def killed_at(forks: Any, root: Path, stage: str, step: int, **options: Any) -> Run:
+    run = Run(forks, root, stage, **options)
+    assert run.until(lambda: f"step-{step}" in checkpoints(root, stage)), run.output()
+    assert run.kill(), "it ended before it could be killed"
+    return run
+
+
+def finished(forks: Any, root: Path, stage: str, **options: Any) -> str:
+    run = Run(forks, root, stage, **options)
+    assert run.wait() == 0, run.output()
+    assert not checkpoints(root, stage), "a stage that has published leaves no checkpoint"
+    return run.output()
+
+
+def assert_same_bytes(root: Path, reference: Path, stage: str) -> None:
+    mine, theirs = hashes(root, stage), hashes(reference, stage)
+    assert RESULTS[stage] <= set(theirs)
+    assert [name for name in theirs if mine.get(name) != theirs[name]] == []
+    assert set(mine) == set(theirs)
+
+
+def went_on_after(output: str) -> int:
+    """The step that a run started from, 0 for a run from the start."""
+    found = re.search(r" \| goes on after step (\d+) of ", output)
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize(("stage", "moments"), [("sft", (5, 11)), ("grpo", (8, 17))])
+def test_killed_again_and_again_it_ends_with_the_same_bytes(
+    forks: Any, never_killed: Path, root: Path, stage: str, moments: tuple[int, ...]
+) -> None:
+    shutil.rmtree(root / f"models/{stage}")  # as DVC does before it runs a stage
+    for before, step in zip((0, *moments), moments, strict=False):
+        assert went_on_after(killed_at(forks, root, stage, step).output()) >= before
+        assert not (root / f"models/{stage}").exists()
+    assert went_on_after(finished(forks, root, stage)) >= moments[-1]
+    assert_same_bytes(root, never_killed, stage)
+
+
+def test_killed_while_it_writes_a_checkpoint(forks: Any, never_killed: Path, root: Path) -> None:
+    def half_written() -> list[Path]:
+        return [p for p in root.glob(".posttrain/scratch/grpo-*/trainer/checkpoint-*") if p.name > "checkpoint-1"]
+
+    for _ in range(20):
+        run = Run(forks, root, "grpo")
+        assert run.until(half_written), run.output()
+        run.kill()
+        if half_written():
+            break
+    assert half_written(), "never hit the moment"
+    assert "left out" not in finished(forks, root, "grpo")
+    assert_same_bytes(root, never_killed, "grpo")
+    assert not list(root.glob(".posttrain/scratch/*"))
+
+
+def test_killed_after_its_last_step(forks: Any, never_killed: Path, root: Path) -> None:
+    run = Run(forks, root, "sft")
+    assert run.until(lambda: "step-13" in checkpoints(root, "sft")), run.output()
+    run.kill()
+    if checkpoints(root, "sft"):  # else it had published
+        assert "goes on after step 13 of 13" in finished(forks, root, "sft")
+    assert_same_bytes(root, never_killed, "sft")
+
+
+@pytest.mark.parametrize(("stage", "number"), [("sft", signal.SIGTERM), ("grpo", signal.SIGINT)])
+def test_a_signal_saves_the_step_and_exits_75(
+    forks: Any, never_killed: Path, root: Path, stage: str, number: signal.Signals
+) -> None:
+    set_params(root, {"launch": {"checkpoint_every_s": 1e6}})  # no other reason to save
+    run = Run(forks, root, stage)
+    assert run.until(lambda: f"{stage} 3/" in run.output()), run.output()
+    run.signal(number)
+    assert run.wait() == 75, run.output()
+    [saved] = checkpoints(root, stage)
+    step = saved.removeprefix("step-")
+    assert f"posttrain {stage}: {number.name}: stopped after step {step} of" in run.output()
+    assert f"to go on: posttrain {stage}" in run.output()
+    assert "Traceback" not in run.output()
+    assert not list(root.glob(".posttrain/scratch/*"))
+    assert f"goes on after step {step}" in finished(forks, root, stage)
+    assert_same_bytes(root, never_killed, stage)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_training_stops_at_once(forks: Any, root: Path, number: signal.Signals) -> None:
+    run = Run(forks, root, "grpo")
+    assert run.until(lambda: list(root.glob(".posttrain/scratch/grpo-*"))), run.output()  # next it loads two models
+    run.signal(number)
+    assert run.wait() == 128 + number, run.output()
+    assert "Traceback" not in run.output()
+    assert not list(root.glob(".posttrain/scratch/*"))
+
+
+def test_a_second_signal_stops_at_once(forks: Any, root: Path) -> None:
+    run = Run(forks, root, "grpo")
+    assert run.until(lambda: "step-2" in checkpoints(root, "grpo")), run.output()
+    run.signal(signal.SIGTERM)
+    run.signal(signal.SIGINT)
+    assert run.wait() in {128 + signal.SIGTERM, 128 + signal.SIGINT}, run.output()
+    assert "stopped after step" not in run.output()
+
+
+def test_a_disk_that_takes_no_more_is_a_message_and_costs_no_checkpoint(
+    forks: Any, never_killed: Path, root: Path
+) -> None:
+    run = Run(forks, root, "grpo")
+    assert run.until(lambda: "step-4" in checkpoints(root, "grpo")), run.output()
+    resource.prlimit(run.processes[0].pid, resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
+    assert run.wait() == 2, run.output()
+    assert "a checkpoint could not be written" in run.output()
+    assert "run `posttrain grpo` again: it goes on from the checkpoint before" in run.output()
+    saved = checkpoints(root, "grpo")
+    assert len(saved) == 2
+    output = finished(forks, root, "grpo")
+    assert f"goes on after {saved[1].replace('-', ' ')}" in output
+    assert_same_bytes(root, never_killed, "grpo")
+
+
+def test_a_damaged_checkpoint_is_left_out(forks: Any, never_killed: Path, root: Path) -> None:
+    killed_at(forks, root, "sft", 6)
+    *_, last = [path for run in root.glob(".posttrain/checkpoints/sft/*") for path in steps(run)]
+    optimizer = last / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-1])
+    output = finished(forks, root, "sft")
+    assert f"left out .posttrain/checkpoints/sft/{last.parent.name}/{last.name}: optimizer.pt is not what" in output
+    assert f"goes on after step {int(last.name[5:]) - 1} of" in output
+    assert_same_bytes(root, never_killed, "sft")
+
+
+def test_other_params_start_clean_and_say_so(forks: Any, never_killed: Path, root: Path) -> None:
+    killed_at(forks, root, "sft", 5)
+    set_params(root, {"sft": {"learning_rate": 1e-3}})
+    output = finished_others(forks, root)
+    assert re.search(r"sft \| starts at step 0: \d checkpoint\(s\) belong to other params", output)
+    assert hashes(root, "sft") != hashes(never_killed, "sft")
+    set_params(root, {"sft": {"learning_rate": 4e-3}})
+    assert "goes on after step " in finished(forks, root, "sft")
+    assert_same_bytes(root, never_killed, "sft")
+
+
+def finished_others(forks: Any, root: Path) -> str:
+    """A run that removes its own checkpoints and leaves those of others."""
+    before = checkpoints(root, "sft")
+    run = Run(forks, root, "sft")
+    assert run.wait() == 0, run.output()
+    assert checkpoints(root, "sft") == before
+    return run.output()
+
+
+def test_a_second_run_at_once_is_refused(forks: Any, never_killed: Path, root: Path) -> None:
+    first = Run(forks, root, "grpo")
+    assert first.until(lambda: checkpoints(root, "grpo")), first.output()
+    first.signal(signal.SIGSTOP)
+    second = Run(forks, root, "grpo", log="second.log")
+    assert second.wait() == 75
+    assert f"process {first.processes[0].pid} runs this stage in this folder" in second.output()
+    first.signal(signal.SIGCONT)
+    assert first.wait() == 0, first.output()
+    assert_same_bytes(root, never_killed, "grpo")
+
+
+@pytest.mark.parametrize("options", [{"processes": 2}, {"steps_per_generation": 8}])
+def test_several_processes_and_generations_for_several_steps(
+    forks: Any, root: Path, tmp_path: Path, options: dict[str, int]
+) -> None:
+    reference = tmp_path / "reference"
+    shutil.copytree(root, reference)
+    finished(forks, reference, "grpo", **options)
+    killed_at(forks, root, "grpo", 11, **options)
+    assert "goes on after step" in finished(forks, root, "grpo", **options)
+    assert_same_bytes(root, reference, "grpo")
+
+
+@pytest.mark.parametrize("options", [{}, {"processes": 2}, {"steps_per_generation": 8}])
+def test_dynamic_sampling_goes_on_with_the_problem_that_was_next(
+    forks: Any, root: Path, tmp_path: Path, options: dict[str, int]
+) -> None:
+    # One that some of the groups of a random model differ in, and some do not.
+    repetition = {"weight": 1.0, "ngram_size": 3, "max_penalty": -1.0, "language": "en"}
+    set_params(root, {"grpo": {"dynamic_sampling": {"max_rounds": 2}}, "rewards": {"repetition_penalty": repetition}})
+    reference = tmp_path / "reference"
+    shutil.copytree(root, reference)
+    finished(forks, reference, "grpo", **options)
+    metrics = json.loads((reference / "results/grpo/metrics.json").read_text())
+    assert metrics["sampling/rounds"] > 0
+    assert metrics["sampling/replaced_frac"] > 0
+    killed_at(forks, root, "grpo", 11, **options)
+    assert "goes on after step" in finished(forks, root, "grpo", **options)
+    assert_same_bytes(root, reference, "grpo")
+
+
+def test_repro_goes_on_after_a_kill(repro: Any, run: Command, clone: Path) -> None:
+    lock = (clone / "dvc.lock").read_text()
+    environment = {**os.environ, "PYTHONPATH": str(clone)}
+    dvc = subprocess.Popen(
+        ["dvc", "repro", "--single-item", "--force", "sft"], cwd=clone, env=environment, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not checkpoints(clone, "sft") and time.monotonic() < deadline:
+        time.sleep(0.001)
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        if b"posttrain\0sft" in path.read_bytes() and (path.parent / "cwd").readlink() == clone:
+            os.kill(int(path.parent.name), signal.SIGKILL)
+    assert dvc.wait(60) != 0
+    assert not (clone / "models/sft").exists()  # DVC removed it
+    again = run("dvc", "repro", "--single-item", "--force", "sft")  # else it comes from the cache of runs
+    assert again.returncode == 0, again.stderr
+    assert "sft | goes on after step " in again.stdout
+    assert (clone / "dvc.lock").read_text() == lock
+    assert "up to date" in run("dvc", "status", "sft").stdout

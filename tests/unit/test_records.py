@@ -1,0 +1,124 @@
+"""Kept completions, seconds of a step, trackers: what a run leaves beside its curve."""
+
+import csv
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from stages import check, grpo, prepare, sft, trackers, training
+from stages.errors import InputError
+from stages.paths import GRPO_RESULTS, RUN_LOG
+from stages.records import KeptCompletions, StepClock
+from tests.conftest import ParamsWith
+from tests.unit.test_lora import SMALL as SMALL_WITH_ADAPTERS
+from tests.unit.test_lora import VOWELS
+
+VOWEL_PAY = {"weight": 2.0, "function": "rewards/vowels.py:vowels", "timeout_s": 5}
+SMALL: dict[str, Any] = SMALL_WITH_ADAPTERS | {
+    "model.name_or_path": "scratch",
+    "model.lora": None,
+    "grpo.max_steps": 4,
+    "rewards": {"accuracy": {"weight": 1.0}, "vowels": VOWEL_PAY},
+}
+
+
+@pytest.fixture
+def trained(project: Path, root: Path, params_with: ParamsWith) -> Path:
+    """A project with a model of two steps of SFT."""
+    (project / "rewards").mkdir()
+    (project / "rewards/vowels.py").write_text(VOWELS)
+    (project / "data/source").mkdir(parents=True)
+    shutil.copy(root / "dvc.yaml", project)
+    for stage in (prepare, sft):
+        stage.run(params_with(SMALL))
+    return project
+
+
+def test_kept_completions_have_their_rewards_and_advantages_and_change_no_byte_elsewhere(
+    trained: Path, params_with: ParamsWith, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = GRPO_RESULTS / "completions.parquet"
+    made = []
+    for every in (2, 2, 0):
+        grpo.run(params_with(SMALL | {"grpo.keep_completions_steps": every}))
+        weights = Path("models/grpo/model.safetensors").read_bytes()
+        made.append((file.read_bytes(), weights, (GRPO_RESULTS / "curve.tsv").read_bytes()))
+    assert made[0] == made[1]  # equal runs, equal bytes
+    assert made[2][1:] == made[0][1:]
+    assert pq.read_table(file).num_rows == 0
+    file.write_bytes(made[0][0])
+    table = pq.read_table(file)
+    assert table.column_names == ["step", "prompt", "completion", "accuracy", "vowels", "advantage"]
+    rows = table.to_pylist()
+    assert [row["step"] for row in rows] == [2] * 8 + [4] * 8
+    for start in range(0, 16, 4):
+        group = rows[start : start + 4]
+        assert len({row["prompt"] for row in group}) == 1
+        assert json.loads(group[0]["prompt"])[-1]["content"].startswith("Solve: ")
+        totals = [row["accuracy"] + 2 * row["vowels"] for row in group]
+        for row, total in zip(group, totals, strict=True):
+            assert row["vowels"] == pytest.approx(1 + sum(letter in "aeiou" for letter in row["completion"]) / 8)
+            assert row["advantage"] == pytest.approx(total - sum(totals) / 4, abs=1e-6)
+
+    with (RUN_LOG / "grpo-steps.tsv").open() as lines:
+        steps = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines, delimiter="\t")]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    for row in steps:
+        assert list(row) == list(StepClock.COLUMNS)
+        assert row["seconds"] == pytest.approx(row["generate_s"] + row["reward_s"] + row["update_s"], abs=1e-3)
+        assert min(row.values()) > 0
+        assert row["tokens_per_s"] * row["seconds"] > 8 * 10  # eight prompts of more than ten tokens
+    assert "s/step" in capsys.readouterr().out
+
+
+def test_a_score_without_a_verdict_is_null() -> None:
+    kept = KeptCompletions(1, ["accuracy"])
+    kept.rows = [{"step": 1, "prompt": "[]", "completion": "x", "accuracy": None, "advantage": 0.0}]
+    assert kept.table().to_pylist() == kept.rows
+    again = KeptCompletions(1, ["accuracy"])
+    again.load_resume_state(kept.resume_state())
+    assert again.table().equals(kept.table())
+    assert not math.isnan(kept.table()["advantage"][0].as_py())
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_its_command(
+    params_with: ParamsWith, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = params_with({"launch.report_to": ["trackio"]})
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install trackio"):
+        grpo.trainer_config(params, project)
+    (fault,) = [finding for finding in check.findings(params) if finding.level == "fault"]
+    assert fault.do == "pip install trackio"
+    assert not (project / ".posttrain").exists()
+
+
+def test_trackers_write_beside_the_outs(
+    params_with: ParamsWith, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = params_with({"launch.report_to": ["tensorboard", "wandb"]})
+    monkeypatch.setattr(trackers, "find_spec", lambda name: object())
+    for name, stage, module in (("sft", params.sft, sft), ("grpo", params.grpo, grpo)):
+        kwargs = training.optimisation_kwargs(stage, params.seed, params.launch, project)
+        assert kwargs["report_to"] == ["tensorboard", "wandb"]
+        assert os.environ["TENSORBOARD_LOGGING_DIR"].startswith(f".posttrain/logs/tensorboard/{name}-")
+        assert os.environ["WANDB_DIR"] == ".posttrain/logs"
+        assert module.trainer_config(params, project).report_to == ["tensorboard", "wandb"]
+    silent = params_with({})
+    assert grpo.trainer_config(silent, project).report_to == []
+
+
+def test_trackers_hear_of_our_columns() -> None:
+    from transformers.integrations import TensorBoardCallback
+
+    ours = [KeptCompletions(0, []), StepClock("grpo")]
+    handler = SimpleNamespace(callbacks=[TensorBoardCallback.__new__(TensorBoardCallback), *ours])
+    trackers.after_ours(SimpleNamespace(callback_handler=handler))
+    assert [type(one).__name__ for one in handler.callbacks] == ["KeptCompletions", "StepClock", "TensorBoardCallback"]
