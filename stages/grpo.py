@@ -35,8 +35,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from stages.card import card
 from stages.checkpoint import Checkpoints, facts
-from stages.dynamic import REPLACED, ROUNDS, SAMPLED, DynamicSampling, SparePrompts
-from stages.health import GENERATED, PROBE, TIMEOUTS
+from stages.dynamic import REPLACED, ROUNDS, SAMPLED, DynamicSampling, SparePrompts, totals, without_spread
+from stages.health import EQUAL, GENERATED, PROBE, TIMEOUTS
 from stages.lora import adapter_config, loading, merged
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
@@ -83,7 +83,7 @@ MEASURES = {
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
     "clip_ratio/region_mean": "policy/clip_frac",
-    "frac_reward_zero_std": "reward/zero_std_frac",
+    EQUAL: EQUAL,
     TIMEOUTS: TIMEOUTS,
     "completions/mean_length": "completions/mean_length",
     "completions/clipped_ratio": "completions/truncated_frac",
@@ -116,7 +116,20 @@ class GRPOCurve(Curve):
             advantages = list(self.trainer._logs["advantages"])  # of the last generation batch
             logs["advantage/mean"] = round(statistics.fmean(advantages), 6) + 0.0  # 0 by construction, so never -0
             logs["advantage/std"] = statistics.pstdev(advantages)
+            logs[EQUAL] = equal_groups_frac(self.trainer)
         super().on_log(args, state, control, logs=logs, **kwargs)
+
+
+def equal_groups_frac(trainer: GRPOTrainer) -> float:
+    """Share of the groups of the last generation batch whose completions all got the same total.
+
+    TRL's own `frac_reward_zero_std` compares a float32 deviation with 1e-8 and misses most: where all earn 0.15, the
+    mean is rounded, and no deviation from it is 0.
+    """
+    rewards = torch.tensor([list(trainer._logs["rewards"][name]) for name in trainer.reward_func_names]).T
+    groups = len(rewards) // trainer.num_generations
+    scores = totals(rewards, trainer.reward_weights.cpu()).unsqueeze(1)
+    return len(without_spread(scores, trainer.num_generations)) / groups
 
 
 class Trainer(Resumable, GRPOTrainer):

@@ -22,8 +22,6 @@ STD, KL, ENTROPY, GRAD_NORM = "advantage/std", "policy/kl_divergence", "policy/e
 EQUAL, LENGTH, CUT = "reward/zero_std_frac", "completions/mean_length", "completions/truncated_frac"
 PROBE, TIMEOUTS = "probe/accuracy", "reward/verifier_timeouts"
 SAMPLING, GENERATED = "sampling/", "sampling/generated"
-NO_SPREAD = 1e-6
-"""Of advantages: what is left of equal rewards after rounding."""
 MUST_BE_FINITE = ("loss", GRAD_NORM, KL, ENTROPY, STD)
 
 
@@ -129,9 +127,7 @@ def constant_reward(view: View) -> str | None:
         return None
     if view.now(ACCURACY) == 0:
         return f"{ACCURACY} 0 in every one of {len(view.window)} rows"
-    # TRL overlooks equal rewards whose float32 mean is rounded, such as 0.15 for every completion.
-    rows = [{**row, EQUAL: 1.0} if row.get(STD, 1.0) < NO_SPREAD else row for row in view.window]
-    equal = mean(rows, EQUAL)
+    equal = view.now(EQUAL)
     if equal >= view.health.constant_reward.zero_std_frac:
         return f"{equal:.0%} of the groups got one reward for all their completions, {TOTAL} {view.now(TOTAL):.3g}"
     return None

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -136,6 +137,20 @@ def test_two_steps_log_the_tutorials_names_and_move_every_parameter(
     assert curve.rows[1]["advantage/std"] == pytest.approx(statistics.pstdev(advantages), abs=1e-6)
     assert curve.rows[1]["advantage/mean"] == 0
     assert curve.rows[1]["advantage/std"] > 0
+
+
+def test_equal_rewards_count_as_equal_though_their_float32_mean_is_rounded() -> None:
+    class Logged:
+        """What the function reads of a trainer: two groups of eight, the first all 0.15 in total."""
+
+        reward_func_names = ("accuracy", "format", "tag_count")
+        reward_weights = torch.tensor([1.0, 0.1, 0.05])
+        num_generations = 8
+        _logs: ClassVar = {"rewards": {"accuracy": [0.0] * 15 + [1.0], "format": [1.0] * 16, "tag_count": [1.0] * 16}}
+
+    totals = torch.tensor([0.1 + 0.05] * 8)
+    assert totals.std() > 1e-8  # which is how TRL would tell
+    assert grpo.equal_groups_frac(Logged()) == 0.5
 
 
 def test_summary_takes_the_kl_divergence_over_the_last_half() -> None:
