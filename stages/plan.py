@@ -316,9 +316,9 @@ TILE_TOKENS, TILE_VOCAB = 4096, 32768
 def logits(model: Decoder, micro: int, work: Work, element: int, chunked: bool, adapters: bool) -> float:
     """Between the last hidden state and the loss.
 
-    TRL 1.16 projects tiles of 4096 tokens and a part of the vocabulary, and holds float32 gradients of the completions'
-    hidden states and, where the output layer trains, of its weights (trl/kernels/chunked_logprob.py). Without it: logits, their
-    log-softmax and their gradient, float32, batch x completion x vocabulary.
+    TRL 1.16 projects tiles of 4096 tokens and 32768 words, and holds float32 gradients of the completions' hidden
+    states and, where the output layer trains, of its weights (trl/kernels/chunked_logprob.py). Without it: logits,
+    their log-softmax and their gradient, float32, batch x completion x vocabulary.
     """
     vocab, hidden = model.shape.vocab, model.shape.hidden
     if not chunked:
@@ -538,14 +538,16 @@ def row_cells(plan: Plan, row: Row, best: Row | None) -> list[str]:
 def assumptions(plan: Plan) -> list[str]:
     model, work, cluster = plan.model, plan.work, plan.cluster
     kind = PRECISIONS[plan.precision]
+    cache = kind.weights * model.key_value_bytes * work.length * work.sequences // cluster.gpus
     return [
         f"model: {model.name}: {model.parameters:,} parameters, {model.shape.layers} layers of {model.shape.hidden}, "
         f"{model.shape.key_values} wide keys, vocabulary {model.shape.vocab}",
         f"step: {work.sequences} completions of {work.completion} tokens after prompts of {work.prompt}, used "
         f"{work.iterations} x; {work.steps} steps; adapters of rank {work.rank} on every linear layer",
-        f"memory in GiB of one GPU; {cluster.reserve_gib:.1f} of {cluster.memory_gib:g} are reserved; {plan.precision}: "
+        f"memory: GiB of one GPU; {cluster.reserve_gib:.1f} of {cluster.memory_gib:g} are reserved; {plan.precision}: "
         f"{kind.weights} + {kind.gradients} + {kind.optimizer} bytes a parameter (weights, gradients, Adam)",
-        "total: weights to buffers and the reserve, and the largest of activ. + logits, gener. and update",
+        "total: weights to buffers and the reserve, and the largest of activ. + logits, gener. and update; gener. has "
+        f"{cache / GIB:.1f} of KV cache",
         f"time: {cluster.tflops:g} TFLOP/s x {cluster.utilisation:g}; {cluster.bandwidth / 1e9:g} GB/s of memory and "
         f"{cluster.link / 1e9:g} GB/s between GPUs, both x {cluster.efficiency:g}; every completion has full length; "
         "rewards, loading and checkpoints are not counted",
@@ -581,14 +583,16 @@ def require_fit(plan: Plan, rows: list[Row]) -> None:
 
 
 def require_division(sequences: int, gpus: int) -> None:
+    """Raises: InputError naming the nearest numbers of GPUs that divide the step."""
     if sequences % gpus:
-        below = sequences // gpus * gpus
-        near = " or ".join(str(count) for count in (below, below + gpus) if count)
+        known = [count for count in range(1, sequences + 1) if sequences % count == 0]
+        below, above = [count for count in known if count < gpus][-1], [count for count in known if count > gpus][:1]
+        near = " or ".join(str(count) for count in (below, *above))
         raise InputError(
             "prompts_per_step x num_generations",
-            got=f"{sequences} completions on {gpus} GPUs",
-            wanted=f"a multiple of the GPUs, such as {near}",
-            do="change one of the three",
+            got=f"{sequences} completions a step on {gpus} GPUs",
+            wanted="the same number on every GPU",
+            do=f"--gpus {near}, or another --prompts-per-step",
         )
 
 
@@ -660,10 +664,13 @@ def run(flags: Mapping[str, Any], params_path: Path) -> None:
 
 
 def closing_line(plan: Plan, best: Row) -> str:
-    run_s = best.seconds * plan.work.steps
+    wanted = (plan.work.adapters, plan.work.reference)
+    kind = "adapters" if plan.work.adapters else "all weights"
+    short = f" | {kind} {'with' if plan.work.reference else 'without'} a reference, as wanted, do not fit"
     return (
         f"plan | {best.strategy.name}, {'with' if best.reference else 'without'} a reference, "
         f"{'recomputing' if best.checkpointing else 'keeping'} activations, micro-batch {best.micro} | "
         f"{best.memory.total / GIB:.1f} of {plan.cluster.memory_gib:g} GiB | {best.seconds:.3g} s/step, "
-        f"{duration(run_s)}, {plan.hours(best):.3g} GPU-hours"
+        f"{duration(best.seconds * plan.work.steps)}, {plan.hours(best):.3g} GPU-hours"
+        f"{short if (best.strategy.adapters, best.reference) != wanted else ''}"
     )
