@@ -314,6 +314,18 @@ def test_the_command_without_params(
     assert "512 completions of 1024 tokens" in capsys.readouterr().out
 
 
+def test_the_document_shows_what_comes_out(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = (root / "docs/plan.md").read_text().splitlines()
+    lines = [line for line in document if line.startswith(("strategy ", "ddp ", "zero", "lora ", "plan | "))]
+    monkeypatch.chdir(tmp_path)
+    assert main(ASK) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert [line for line in lines if line not in shown] == []
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
