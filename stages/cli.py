@@ -96,6 +96,8 @@ def add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     plan.add_argument("--gpu-memory-gib", type=positive(float), required=True, metavar="GIB", help="of one GPU")
     plan.add_argument("--precision", choices=["mixed", "float32", "bfloat16"], help="mixed if not given")
     plan.add_argument("--full-logits", action="store_true", help="without TRL's chunks of the output layer")
+    for name, text in PLAN_SHARES.items():
+        plan.add_argument(f"--{name}", type=positive(float, 1), metavar="SHARE", help=text)
     for name, kind, text in PLAN_FLAGS:
         plan.add_argument(f"--{name}", type=positive(kind), metavar="N", help=text)
     plan.set_defaults(run=run_plan)
@@ -107,17 +109,19 @@ PLAN_FLAGS: tuple[tuple[str, type[int] | type[float], str], ...] = (
     ("prompt-length", int, "tokens; 256 if not given"),
     ("reserve-gib", float, "of a GPU, for CUDA and fragmentation"),
     ("tflops", float, "of a GPU in bfloat16; an A100's if not given"),
-    ("utilisation", float, "share of them that training reaches"),
     ("bandwidth", float, "of a GPU's memory, GB/s"),
     ("link", float, "between GPUs, GB/s in one direction"),
-    ("efficiency", float, "share of both bandwidths that is reached"),
 )
+PLAN_SHARES = {
+    "utilisation": "share of --tflops that training reaches, 0.4 if not given",
+    "efficiency": "share of --bandwidth and --link that is reached, 0.5 if not given",
+}
 
 
-def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+def positive(kind: type[int] | type[float], most: float = sys.float_info.max) -> Callable[[str], int | float]:
     def number(text: str) -> int | float:
         value = kind(text)
-        if not 0 < value < float("inf"):
+        if not 0 < value <= most:
             raise ValueError(text)
         return value
 

@@ -351,6 +351,12 @@ def test_numbers_are_positive(flag: str, value: str) -> None:
     assert caught.value.code == 2
 
 
+def test_a_share_is_at_most_1() -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*ASK, "--utilisation", "40"])
+    assert caught.value.code == 2
+
+
 def test_every_flag_changes_the_plan(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def shown(*flags: str) -> str:
         main([*ASK, *flags])
