@@ -9,7 +9,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 STAGES = {
@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, description=text).set_defaults(run=run_stage)
     text = "what is known to go wrong, before anything is spent; exit code 2 if something cannot work"
     commands.add_parser("check", help=text, description=text).set_defaults(run=run_check)
+    add_plan(commands)
     text = "ask a trained model; without --ask, one problem a line"
     chat = commands.add_parser("chat", help=text, description=text)
     chat.add_argument("model", nargs="?", type=Path, metavar="MODEL_DIR", help="models/grpo if not given")
@@ -83,6 +84,48 @@ def parser() -> argparse.ArgumentParser:
     recipe.add_argument("name", nargs="?", metavar="NAME")
     recipe.set_defaults(run=run_recipe)
     return root
+
+
+def add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "memory, time and GPU-hours of grpo for each strategy, by formula; exit code 2 if nothing fits"
+    plan = commands.add_parser("plan", help=text, description=text)
+    model = plan.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model-size", type=positive(float), metavar="PARAMETERS", help="such as 7e9")
+    model.add_argument("--config", type=Path, metavar="FILE", help="config.json of the model: exact counts")
+    plan.add_argument("--gpus", type=positive(int), default=1, metavar="N")
+    plan.add_argument("--gpu-memory-gib", type=positive(float), required=True, metavar="GIB", help="of one GPU")
+    plan.add_argument("--precision", choices=["mixed", "float32", "bfloat16"], help="mixed if not given")
+    plan.add_argument("--full-logits", action="store_true", help="without TRL's chunks of the output layer")
+    for name, text in PLAN_SHARES.items():
+        plan.add_argument(f"--{name}", type=positive(float, 1), metavar="SHARE", help=text)
+    for name, kind, text in PLAN_FLAGS:
+        plan.add_argument(f"--{name}", type=positive(kind), metavar="N", help=text)
+    plan.set_defaults(run=run_plan)
+
+
+PLAN_FLAGS: tuple[tuple[str, type[int] | type[float], str], ...] = (
+    *((name, int, "instead of params.yaml") for name in ("prompts-per-step", "num-generations", "num-iterations")),
+    *((name, int, "instead of params.yaml") for name in ("max-completion-length", "max-steps", "lora-rank")),
+    ("prompt-length", int, "tokens; 256 if not given"),
+    ("reserve-gib", float, "of a GPU, for CUDA and fragmentation"),
+    ("tflops", float, "of a GPU in bfloat16; an A100's if not given"),
+    ("bandwidth", float, "of a GPU's memory, GB/s"),
+    ("link", float, "between GPUs, GB/s in one direction"),
+)
+PLAN_SHARES = {
+    "utilisation": "share of --tflops that training reaches, 0.4 if not given",
+    "efficiency": "share of --bandwidth and --link that is reached, 0.5 if not given",
+}
+
+
+def positive(kind: type[int] | type[float], most: float = sys.float_info.max) -> Callable[[str], int | float]:
+    def number(text: str) -> int | float:
+        value = kind(text)
+        if not 0 < value <= most:
+            raise ValueError(text)
+        return value
+
+    return number
 
 
 def run_stage(arguments: argparse.Namespace) -> None:
@@ -120,6 +163,13 @@ def run_check(arguments: argparse.Namespace) -> int:
     from stages.paths import PARAMS
 
     return 0 if run(load_params(PARAMS)) else EXIT_WRONG_INPUT
+
+
+def run_plan(arguments: argparse.Namespace) -> None:
+    from stages.paths import PARAMS
+    from stages.plan import run
+
+    run(vars(arguments), PARAMS)
 
 
 def run_chat(arguments: argparse.Namespace) -> None:

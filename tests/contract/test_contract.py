@@ -236,9 +236,18 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for pat
 def test_documents_name_commands_that_exist(name: str) -> None:
     text = (ROOT / name).read_text()
     commands = set(re.findall(r"posttrain ([a-z]+)\b(?=[^\n]*`|\n)", " ".join(re.findall(r"`[^`\n]+`", text)) + "\n"))
-    assert commands <= {*STAGES, "chat", "check", "checkpoints", "gate", "lineage", "recipe", "rewards", "verify"}, (
-        commands
-    )
+    assert commands <= {
+        *STAGES,
+        "chat",
+        "check",
+        "checkpoints",
+        "gate",
+        "lineage",
+        "plan",
+        "recipe",
+        "rewards",
+        "verify",
+    }, commands
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"`make ([a-z-]+)`", text)):
         assert re.search(rf"^{target}:", makefile, re.M), f"make {target}"
