@@ -20,13 +20,14 @@ from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import forkserver
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from pebble import ProcessExpired, ProcessPool
 
 MEMORY_MIB = 2048
-"""Address space of a worker. A call that wants more fails with MemoryError or ends its worker."""
+"""Address space that a call may add to a worker's. One that wants more fails with MemoryError or ends its worker."""
 
 CALLS_PER_WORKER = 5000
 """Then it is replaced: sympy's caches would grow for ever."""
@@ -116,8 +117,10 @@ class Pool:
 
 def start_worker() -> None:
     """Runs first in each worker: bounded memory, no core files, and an end with the fork server's."""
-    limit = MEMORY_MIB * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    if sys.platform == "linux":  # on top of what is there: the fork server may be somebody else's and hold torch
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + MEMORY_MIB * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     # Workers inherit the pipe whose other end tells the fork server that somebody lives; it must be the parent's alone.

@@ -153,6 +153,30 @@ def test_a_worker_has_bounded_memory() -> None:
     assert lost == Lost("error", "MemoryError: ")
 
 
+def test_a_fork_server_that_is_there_and_holds_much_changes_no_verdict(tmp_path: Path) -> None:
+    """A process has one fork server. With trl in it, it has more address space than a call may add."""
+    (tmp_path / "much.py").write_text("import mmap\n\nheld = mmap.mmap(-1, 3 * 2**30)\n")
+    program = tmp_path / "trainer.py"
+    program.write_text(
+        "import multiprocessing\n"
+        "from stages.rewards.verifier import Verifier\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('forkserver')\n"
+        "    context.set_forkserver_preload(['much'])\n"
+        "    process = context.Process(target=print)\n"
+        "    process.start()\n"
+        "    process.join()\n"
+        "    with Verifier(30.0, 1.0, 2) as verifier:\n"
+        "        print(verifier.verdicts([('\\\\tan 30', '\\\\tan 31'), ('2\\\\sqrt{3}', '\\\\sqrt{12}')]))\n"
+        "        print(verifier.readable(['\\\\sqrt{2}', '???']))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    done = subprocess.run(
+        [sys.executable, str(program)], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split("\n")[1:] == ["[False, True]", "[True, False]", ""]
+
+
 def test_works_from_threads() -> None:
     """Signals, which math-verify's own limits are made of, work in the main thread only."""
     found: dict[int, list[bool | None]] = {}
