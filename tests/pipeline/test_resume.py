@@ -15,6 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ RESULTS = {
 
 
 @pytest.fixture(scope="module")
-def forks() -> Any:
-    return context()
+def forks() -> Iterator[Any]:
+    yield context()
+    forkserver._forkserver._stop()  # a process has one, and other tests want one of another kind
 
 
 @pytest.fixture(scope="module")

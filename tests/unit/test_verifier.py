@@ -282,10 +282,11 @@ def test_verdicts_are_math_verifys_but_for_two_reasons(verifier: Verifier) -> No
     sample = [pair for pair in sample if pair[0] in readable]
     declared = [declared_answer(block(answer)) for _, answer in sample]
     verdicts = verifier.verdicts([(gold, answer) for (gold, _), answer in zip(sample, declared, strict=True)])
+    assert verdicts.count(None) < 0.01 * len(verdicts)
     differences = 0
     for (gold, answer), ours, said in zip(sample, verdicts, declared, strict=True):
         theirs = bool(verify(parse(f"\\boxed{{{gold}}}"), parse(f"\\boxed{{{answer.rstrip('.')}}}")))
-        if ours == theirs:
+        if ours == theirs or ours is None:
             continue
         differences += 1
         assert theirs, (gold, answer)  # we never pay for what math-verify does not
