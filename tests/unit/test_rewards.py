@@ -11,19 +11,11 @@ from stages.errors import InputError
 from stages.prompts import completion_text
 from stages.rewards import BUILT_IN, Completion, Scoring, Verifier, judge, total
 from stages.rewards.accuracy import accuracy
+from tests.tutorial import RIGHT
 
 ParamsWith = Callable[[dict[str, Any]], schema.Params]
 
 TUTORIAL_WEIGHTS = {"accuracy": 1.0, "format": 0.1, "tag_count": 0.05}
-RIGHT = """<think>
-Let me solve 2x + 3 = 7
-Subtracting 3: 2x = 4
-Dividing by 2: x = 2
-Verification: 2(2) + 3 = 7 ✓
-</think>
-<answer>
-x = 2
-</answer>"""
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,7 @@ import pytest
 
 from stages.rewards.completion import Completion
 from stages.rewards.form import code_format, format, reasoning_steps, tag_count
-
-RIGHT = """<think>
-Let me solve 2x + 3 = 7
-Subtracting 3: 2x = 4
-Dividing by 2: x = 2
-Verification: 2(2) + 3 = 7 ✓
-</think>
-<answer>
-x = 2
-</answer>"""
+from tests.tutorial import RIGHT
 
 
 @pytest.mark.parametrize(
