@@ -52,11 +52,7 @@ def facts(stage: str, params: Params) -> dict[str, Any]:
     dvc.yaml says which sections of params, which code and which inputs. Hardware is here and not there: sums in another
     order differ in the last bits, which is fine for a new run and not for the second half of one.
     """
-    if not GRAPH.is_file():
-        raise InputError(
-            str(GRAPH), got="no such file", wanted="the graph of the pipeline", do="run in the project's root folder"
-        )
-    graph = read_yaml(GRAPH)["stages"][stage]
+    graph = read_graph()[stage]
     sections = params.model_dump(mode="json", include=set(graph["params"]))
     return {
         "format": FORMAT,
@@ -67,6 +63,19 @@ def facts(stage: str, params: Params) -> dict[str, Any]:
         "code": {dep: tree_hash(CODE / dep) for dep in graph["deps"] if dep.startswith("stages/")},
         "versions": versions(),
     }
+
+
+def read_graph() -> dict[str, Any]:
+    """The stages of dvc.yaml.
+
+    Raises: InputError if it is not in the working directory.
+    """
+    if not GRAPH.is_file():
+        raise InputError(
+            str(GRAPH), got="no such file", wanted="the graph of the pipeline", do="run in the project's root folder"
+        )
+    stages: dict[str, Any] = read_yaml(GRAPH)["stages"]
+    return stages
 
 
 def fingerprint(facts: dict[str, Any]) -> str:

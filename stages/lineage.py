@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.card import is_number
 from stages.checkpoint import CODE, differences, readable, versions
 from stages.errors import InputError
 from stages.manifest import MANIFEST, files_of, read_manifest, sha256, sha256_all
@@ -274,7 +275,3 @@ def read_numbers(path: Path) -> dict[str, Any]:
             str(path), got=str(error)[:120], wanted="JSON", do="run the stage that makes it again"
         ) from None
     return data if isinstance(data, dict) else {}
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

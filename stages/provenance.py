@@ -22,11 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.checkpoint import CODE, versions
+from stages.checkpoint import CODE, read_graph, versions
 from stages.errors import InputError
 from stages.manifest import MANIFEST, files_of, sha256, sha256_all, write_json
-from stages.params import Params, read_yaml
-from stages.paths import BASE_MODELS, EVALUATE_RESULTS, GRAPH, GRPO_MODEL, PREPARED, RUN_LOG, SFT_MODEL, SOURCE_DATA
+from stages.params import Params
+from stages.paths import BASE_MODELS, EVALUATE_RESULTS, GRPO_MODEL, PREPARED, RUN_LOG, SFT_MODEL, SOURCE_DATA
 
 OUTS = {"prepare": PREPARED, "sft": SFT_MODEL, "grpo": GRPO_MODEL, "evaluate": EVALUATE_RESULTS}
 """The folder of each stage that has a manifest."""
@@ -67,19 +67,6 @@ def record(stage: str, params: Params) -> dict[str, Any]:
         "code": code_hashes(graph["deps"]),
         "versions": {name: used[name] for name in used if stage != "prepare" or name in VERIFIER_PACKAGES},
     }
-
-
-def read_graph() -> dict[str, Any]:
-    """The stages of dvc.yaml.
-
-    Raises: InputError if it is not in the working directory.
-    """
-    if not GRAPH.is_file():
-        raise InputError(
-            str(GRAPH), got="no such file", wanted="the graph of the pipeline", do="run in the project's root folder"
-        )
-    stages: dict[str, Any] = read_yaml(GRAPH)["stages"]
-    return stages
 
 
 def parents_of(deps: list[str]) -> list[str]:

@@ -6,19 +6,19 @@ A reward's name is its key in the `rewards` section of params.yaml, its metric `
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from stages import params as schema
 from stages.answers import declared_answer
 from stages.errors import InputError
+from stages.manifest import sha256
 from stages.prompts import completion_text
 from stages.rewards.accuracy import accuracy
 from stages.rewards.code import code
 from stages.rewards.completion import Completion, Score
 from stages.rewards.custom import Custom
 from stages.rewards.form import code_format, format, reasoning_steps, tag_count
-from stages.rewards.pool import Pool
+from stages.rewards.pool import Closing, Pool
 from stages.rewards.size import cosine, length, repetition_penalty, soft_overlong_punishment
 from stages.rewards.verifier import Verifier
 
@@ -38,10 +38,8 @@ OF_ONE: dict[str, Callable[..., Score]] = {
 OF_A_GROUP: dict[str, Callable[..., list[Score]]] = {"length": length}
 BUILT_IN = {**OF_ONE, **OF_A_GROUP}
 
-NEED_A_GOLD = ("accuracy", "length", "cosine")
 
-
-class Scoring:
+class Scoring(Closing):
     """The rewards of params.yaml, ready to score batches. It owns worker processes: close it, or use `with`.
 
     Raises: InputError if a reward of the user's own cannot be used.
@@ -62,14 +60,6 @@ class Scoring:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self.verifier.close()
@@ -136,7 +126,9 @@ class Scoring:
 
     def sources(self) -> dict[str, dict[str, str]]:
         """The user's own functions and the hashes of their files, for the manifest."""
-        return {name: {"function": own.params.function, "sha256": own.sha256} for name, own in self.custom.items()}
+        return {
+            name: {"function": own.params.function, "sha256": sha256(own.file)} for name, own in self.custom.items()
+        }
 
 
 def judge(texts: Sequence[str], golds: Sequence[str], verifier: Verifier) -> list[dict[str, Score]]:

@@ -9,7 +9,6 @@ The name of the first parameter decides which. None leaves a completion out of i
 """
 
 import functools
-import hashlib
 import importlib.util
 import inspect
 import math
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import InputError
-from stages.params import CustomReward
+from stages.params import CustomReward, read_yaml
+from stages.paths import GRAPH
 from stages.rewards.completion import Completion, Score
 from stages.rewards.pool import Lost, Pool
 
@@ -47,10 +47,6 @@ class Custom:
                 do="mend the function or its parameters",
             )
         self.takes_group = kind == "group"
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()
 
     def __call__(self, items: Sequence[Any]) -> list[Any]:
         """The function's value for each item: a completion, or a group as a list.
@@ -107,12 +103,10 @@ def source_file(function: str, where: str) -> Path:
 
 def require_tracked(file: Path, where: str) -> None:
     """Raises: InputError if the file is the project's and no dependency of the grpo stage covers it."""
-    from ruamel.yaml import YAML
-
-    root, graph = Path.cwd(), Path("dvc.yaml")
-    if not graph.is_file() or not file.is_relative_to(root) or ".venv" in file.relative_to(root).parts:
+    root = Path.cwd()
+    if not GRAPH.is_file() or not file.is_relative_to(root) or ".venv" in file.relative_to(root).parts:
         return
-    deps = YAML(typ="safe").load(graph)["stages"]["grpo"]["deps"]
+    deps = read_yaml(GRAPH)["stages"]["grpo"]["deps"]
     if not any(file.is_relative_to((root / dep).resolve()) for dep in deps):
         raise InputError(
             where,

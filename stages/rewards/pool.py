@@ -21,7 +21,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from pebble import ProcessExpired, ProcessPool
@@ -46,7 +45,20 @@ class Lost:
     text: str
 
 
-class Pool:
+class Closing:
+    """What owns processes: `with` closes it at the end."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Pool(Closing):
     """`workers` processes, started by the first call. Safe to use from several threads."""
 
     def __init__(self, workers: int, preload: Sequence[str] = ()) -> None:
@@ -55,20 +67,14 @@ class Pool:
         self._lock = threading.Lock()
         self._pool: ProcessPool | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def run(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], cpu_s: float) -> list[Any]:
         """The value of `function(*arguments)` for each of `calls`, in their order; a `Lost` for one without a value.
 
         Returns within about `len(calls) / workers * cpu_s * WALL_PER_CPU` seconds, whatever the calls do. On a machine
         that is not overloaded that is `len(calls) / workers * cpu_s`.
         """
+        if not calls:
+            return []
         with self._lock:
             try:
                 return self._run(function, calls, cpu_s)

@@ -13,13 +13,12 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from stages.answers import is_evaluated
 from stages.errors import InputError
 from stages.rewards.estimate import clearly_differ
-from stages.rewards.pool import Lost, Pool, restart_clock
+from stages.rewards.pool import Closing, Lost, Pool, restart_clock
 
 REMEMBERED = 2**18
 """Verdicts kept; the oldest go first."""
@@ -35,9 +34,11 @@ _NUMBER = re.compile(
 )
 
 Pair = tuple[str, str]
+Question = tuple[str, list[str]]
+"""A gold and its new answers."""
 
 
-class Verifier:
+class Verifier(Closing):
     """Verdicts by `workers` processes. `timeout_s`: CPU seconds for one answer."""
 
     def __init__(self, timeout_s: float, max_timeout_frac: float, workers: int) -> None:
@@ -46,15 +47,9 @@ class Verifier:
         self.timeouts = 0
         """Completions without a verdict so far."""
         self._known: OrderedDict[Pair, bool | None] = OrderedDict()
+        self._readable: dict[str, bool] = {}
+        """Of golds that are no plain numbers."""
         self._recent: deque[bool] = deque(maxlen=WINDOW)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self.pool.close()
@@ -91,10 +86,11 @@ class Verifier:
         return sum(lost)
 
     def readable(self, golds: Sequence[str]) -> list[bool]:
-        """For each gold: can math-verify read it, in time?"""
-        unknown = [gold for gold in dict.fromkeys(golds) if number(gold) is None]
-        found = dict(zip(unknown, self.pool.run(can_read, [(gold,) for gold in unknown], self.timeout_s), strict=True))
-        return [found.get(gold, True) is True for gold in golds]
+        """For each gold: can math-verify read it, in time? Asked once in a run, like a verdict."""
+        unknown = [gold for gold in dict.fromkeys(golds) if number(gold) is None and gold not in self._readable]
+        found = self.pool.run(can_read, [(gold,) for gold in unknown], self.timeout_s)
+        self._readable |= {gold: value is True for gold, value in zip(unknown, found, strict=True)}
+        return [self._readable.get(gold, True) for gold in golds]
 
     def _decide(self, pairs: list[Pair]) -> None:
         """Enter the verdicts of new pairs. Answers to one gold that lost their worker together are asked one by one."""
@@ -105,18 +101,18 @@ class Verifier:
                 by_gold.setdefault(gold, []).append(answer)
             else:
                 self._known[gold, answer] = verdict
-        alone: list[tuple[str, list[str], float]] = []
-        for call, found in self._ask([(gold, answers, self.timeout_s) for gold, answers in by_gold.items()]):
-            gold, answers, clock_s = call
+        alone: list[Question] = []
+        for (gold, answers), found in self._ask(list(by_gold.items())):
             if isinstance(found, Lost) and len(answers) > 1:
-                alone += [(gold, [answer], clock_s) for answer in answers]
+                alone += [(gold, [answer]) for answer in answers]
             else:
                 self._enter(gold, answers, found)
-        for (gold, answers, _), found in self._ask(alone):
+        for (gold, answers), found in self._ask(alone):
             self._enter(gold, answers, found)
 
-    def _ask(self, calls: list[tuple[str, list[str], float]]) -> list[tuple[tuple[str, list[str], float], Any]]:
-        return list(zip(calls, self.pool.run(decide, calls, self.timeout_s), strict=True)) if calls else []
+    def _ask(self, questions: list[Question]) -> Iterable[tuple[Question, Any]]:
+        calls = [(gold, answers, self.timeout_s) for gold, answers in questions]
+        return zip(questions, self.pool.run(decide, calls, self.timeout_s), strict=True)
 
     def _enter(self, gold: str, answers: list[str], found: Any) -> None:
         if isinstance(found, Lost) and found.why == "error":
@@ -197,9 +193,8 @@ def read(answer: str) -> list[Any]:
     """What math-verify reads. In a box, because it would search any other text for something like an answer."""
     from math_verify import LatexExtractionConfig, parse
 
-    logging.getLogger("math_verify").setLevel(
-        logging.ERROR
-    )  # it warns that its own time limits are off, in every worker
+    # It warns that its own time limits are off, in every worker.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
     config = LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)
     parsed = parse(
         f"\\boxed{{{answer}}}", extraction_config=[config], fallback_mode="no_fallback", parsing_timeout=None
