@@ -1,0 +1,212 @@
+"""Recipes for GPUs fit the GPUs that they name, and say of `posttrain plan` what it prints."""
+
+import re
+import runpy
+import shlex
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import paths
+from stages.check.rules import master_weights
+from stages.cli import main
+from stages.params import Params, load_params, read_yaml
+from stages.plan import (
+    DDP,
+    LORA,
+    PRECISIONS,
+    QWEN,
+    ZERO2,
+    ZERO3,
+    Cluster,
+    Decoder,
+    Strategy,
+    Work,
+    decoder,
+    default_reserve_gib,
+    memory,
+    work_of,
+)
+from stages.prepare import from_source
+from stages.recipe import apply_recipe, list_recipes
+from stages.training import batch_plan
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs/recipes.md"
+PROMPT = 512
+"""Tokens: open-r1's bound on the problems of OpenR1-Math-220k."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    config: str
+    gpus: int
+    memory_gib: float
+    strategy: Strategy
+
+
+HARDWARE = {
+    "tutorial": Hardware("Qwen2.5-1.5B", 8, 80, ZERO2),
+    "openr1-distill-qwen-1.5b": Hardware("Qwen2.5-1.5B", 8, 80, ZERO2),
+    "qwen-7b-zero3": Hardware("Qwen2.5-7B", 8, 80, ZERO3),
+    "lora-24gb": Hardware("Qwen2.5-1.5B", 1, 24, LORA),
+}
+FOR_CPU = {"tiny", "smollm2-gsm8k"}
+
+
+@pytest.fixture
+def recipes(project: Path) -> Path:
+    (project / "recipes").symlink_to(ROOT / "recipes")
+    return project
+
+
+def applied(name: str) -> Params:
+    apply_recipe(name)
+    return load_params(paths.PARAMS)
+
+
+def test_every_recipe_is_for_a_cpu_or_has_hardware(recipes: Path) -> None:
+    assert {name for name, _ in list_recipes()} == {*HARDWARE, *FOR_CPU}
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_a_recipe_names_what_it_is_planned_for(name: str, recipes: Path) -> None:
+    params, hardware = applied(name), HARDWARE[name]
+    assert params.model.name_or_path == f"Qwen/{hardware.config}-Instruct"
+    assert (params.model.lora is not None) == (hardware.strategy is LORA)
+    assert params.launch.strategy in hardware.strategy.name or hardware.gpus == 1
+    assert "Not run by us yet" in (ROOT / f"recipes/{name}.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_grpo_fits(name: str, recipes: Path) -> None:
+    params, hardware = applied(name), HARDWARE[name]
+    work = work_of({"prompt_length": PROMPT}, params)
+    micro = batch_plan(work.sequences, params.launch.micro_batch_size, hardware.gpus).per_device
+    assert micro == params.launch.micro_batch_size
+    assert gib(params, hardware, work, micro) <= hardware.memory_gib
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_sft_fits(name: str, recipes: Path) -> None:
+    """It has no reference and generates nothing but four samples; every token of a row may be one of the completion."""
+    params, hardware = applied(name), HARDWARE[name]
+    micro = batch_plan(params.sft.batch_size, params.launch.micro_batch_size, hardware.gpus).per_device
+    grpo = work_of({"prompt_length": PROMPT}, params)
+    work = replace(grpo, sequences=hardware.gpus, prompt=0, completion=params.sft.max_length, reference=False)
+    assert micro == params.launch.micro_batch_size
+    assert gib(params, hardware, work, micro) <= hardware.memory_gib
+
+
+def gib(params: Params, hardware: Hardware, work: Work, micro: int, strategy: Strategy | None = None) -> float:
+    """What one GPU needs, by plan's formulas, for the recipe's micro-batch and choice of activations."""
+    cluster = Cluster(hardware.gpus, hardware.memory_gib, default_reserve_gib(hardware.memory_gib))
+    model, precision = model_of(hardware), PRECISIONS["mixed"]
+    recompute = params.launch.activation_checkpointing
+    need = memory(model, strategy or hardware.strategy, work.reference, recompute, micro, work, cluster, precision)
+    return need.total / 2**30
+
+
+def model_of(hardware: Hardware) -> Decoder:
+    return decoder(QWEN[hardware.config], hardware.config)
+
+
+def test_what_does_not_fit_is_seen(recipes: Path) -> None:
+    """The same test with a GPU's share at once, or all weights in each process, is not passed."""
+    params, hardware = applied("lora-24gb"), HARDWARE["lora-24gb"]
+    assert gib(params, hardware, work_of({}, params), 64) > hardware.memory_gib
+    params, hardware = applied("qwen-7b-zero3"), HARDWARE["qwen-7b-zero3"]
+    assert gib(params, hardware, work_of({}, params), 1, DDP) > hardware.memory_gib
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_bfloat16_weights_have_float32_ones_beside_them(name: str, recipes: Path) -> None:
+    params = applied(name)
+    assert params.model.dtype == "bfloat16"
+    assert params.launch.mixed_precision == "bf16"
+    assert master_weights("bfloat16", params.launch.mixed_precision, params.launch.strategy).level == "ok"
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_completions_of_sft_grpo_and_evaluation_are_as_long(name: str, recipes: Path) -> None:
+    """What SFT teaches, GRPO can end, and lighteval does not cut."""
+    params = applied(name)
+    assert params.evaluate.max_new_tokens == params.grpo.max_completion_length
+    assert params.sft.max_length <= params.grpo.max_completion_length + PROMPT
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_the_head_and_the_table_quote_plan(name: str, recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its heading and the row of the recipe's strategy, whose micro-batch is twice the recipe's."""
+    lines = [line.removeprefix("# ") for line in comment(name)]
+    command = re.findall(r"`posttrain (plan [^`]+)`", " ".join(lines))[0]
+    heading, row = (line for line in lines if re.match(r"(strategy|zero\d|lora) .*\d|strategy  ", line))
+    (recipes / "params.yaml").unlink()
+    assert main(shlex.split(command)) == 0
+    assert {heading, row} <= set(capsys.readouterr().out.splitlines())
+    told = dict(zip(*(re.split(r"\s{2,}", line) for line in (heading, row)), strict=True))
+    assert int(told["micro-batch"]) == 2 * read_yaml(ROOT / f"recipes/{name}.yaml")["launch"]["micro_batch_size"]
+    table = next(line for line in DOCUMENT.read_text().splitlines() if line.startswith(f"| `{name}`"))
+    assert f"{told['total']} GiB" in table
+    assert float(re.findall(r"([\d.]+) GPU-hours", table)[0]) == pytest.approx(float(told["GPU-h"]), rel=0.01)
+
+
+def comment(name: str) -> list[str]:
+    """The lines before the first key."""
+    return (ROOT / f"recipes/{name}.yaml").read_text().partition("\n\n")[0].splitlines()
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_hub_names_have_a_commit(name: str, recipes: Path) -> None:
+    params = applied(name)
+    pinned = [params.model.revision]
+    if not params.prepare.dataset.startswith("data/"):
+        pinned.append(params.prepare.revision)
+    assert all(re.fullmatch(r"[0-9a-f]{40}", str(commit)) for commit in pinned)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# R1's traces
+
+
+def source(**changes: Any) -> dict[str, Any]:
+    """A row with the columns of OpenR1-Math-220k that are read."""
+    return {
+        "problem": "What is 1 + 1?",
+        "answer": "2",
+        "generations": ["<think>\nOne more.\n</think>\n\n\\boxed{3}", "<think>\nTwo.\n</think>\n\n\\boxed{2}"],
+        "is_reasoning_complete": [True, True],
+        "correctness_math_verify": [False, True],
+        **changes,
+    }
+
+
+def test_traces_are_the_verified_ones_and_prepare_takes_them(recipes: Path) -> None:
+    traces = runpy.run_path(str(ROOT / "docs/openr1_traces.py"))
+    rows = [
+        source(),
+        source(problem="and 2 + 2?", answer="4", correctness_math_verify=[True, True]),
+        source(problem="without an answer", answer=None),
+        source(problem="cut off", is_reasoning_complete=[True, False]),
+        source(problem="opened twice", generations=["", "<think>a<think>b</think>c"]),
+        source(problem="not opened", generations=["", "a</think>c"]),
+    ]
+    assert traces["write"](rows, 1, traces["OUT"]) == 2
+    found = [(row["problem"], row["solution"]) for row in traces["rows"](rows, 4)]
+    assert found == [("What is 1 + 1?", "Two."), ("and 2 + 2?", "One more."), ("and 2 + 2?", "Two.")]
+    params = applied("qwen-7b-zero3")
+    assert traces["OUT"].parent == Path(params.prepare.dataset)
+    train, test = from_source(params.prepare, Counter())
+    completions = {completion for problem in (*train, *test) for completion in problem.completions}
+    assert "<think>\nTwo.\n</think>\n<answer>\n2\n</answer>" in completions
+
+
+def test_the_commit_of_the_traces_is_that_of_the_tutorial() -> None:
+    traces = runpy.run_path(str(ROOT / "docs/openr1_traces.py"))
+    prepare = read_yaml(ROOT / "recipes/tutorial.yaml")["prepare"]
+    assert (traces["DATASET"], traces["CONFIG"], traces["REVISION"]) == (
+        *(prepare["dataset"], prepare["config"], prepare["revision"]),
+    )
