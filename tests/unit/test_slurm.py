@@ -49,7 +49,7 @@ PROGRAMS = {
         if [[ -p signalled ]]; then
             trap 'exit 75' TERM
             echo "$$" > signalled
-            while :; do read -r -t 0.1 _ <> signalled || :; done
+            for (( tenths = 0; tenths < 100; tenths++ )); do read -r -t 0.1 _ <> signalled || :; done
         fi
         [[ -e codes/$1.$POSTTRAIN_LAUNCH_MACHINE_RANK ]] || exit 0
         exit "$(cat "codes/$1.$POSTTRAIN_LAUNCH_MACHINE_RANK")" """,
