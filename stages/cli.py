@@ -270,8 +270,10 @@ def run_recipe(arguments: argparse.Namespace) -> None:
     from stages.recipe import apply_recipe, list_recipes
 
     if arguments.name is None:
-        for name, title in list_recipes():
-            print(f"{name:16} {title}")
+        recipes = list_recipes()
+        width = max((len(name) for name, _ in recipes), default=0)
+        for name, title in recipes:
+            print(f"{name:{width}} {title}")
         return
     apply_recipe(arguments.name)
     print(f"recipe | merged {arguments.name} into {PARAMS} | next: dvc repro")
