@@ -153,6 +153,7 @@ def quiet() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MPLBACKEND", "agg")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 
 def run_check(arguments: argparse.Namespace) -> int:

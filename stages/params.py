@@ -512,7 +512,7 @@ class Evaluate(Section):
     """Problems per call of generate. It shapes the random draws, so it is part of the result. With `use_vllm` it only
     bounds how many problems are with the server at a time."""
     use_vllm: bool
-    """Completions of both models from a vLLM server, one after the other, instead of transformers; lighteval judges them
+    """Completions of both models from vLLM, one after the other, instead of transformers; lighteval judges them
     all the same."""
     gate: Gate
 
@@ -580,7 +580,8 @@ class Launch(Section):
     reward_workers: int = Field(ge=1)
     """Processes that verify answers and run your own rewards."""
     evaluate_timeout_s: int = Field(ge=1)
-    """Seconds after which a lighteval process is stopped; with `evaluate.use_vllm` also the completions of one model."""
+    """Seconds after which a lighteval process is stopped; with `evaluate.use_vllm` also those for one model's
+    completions."""
     report_to: list[Literal["tensorboard", "wandb", "trackio"]]
     """Trackers that sft and grpo log to, beside the curve; their files go to .posttrain/logs/. Each is a package that
     you install. wandb sends what it gets to its servers unless WANDB_MODE=offline."""
