@@ -239,7 +239,7 @@ def serving(params: Params, stage: str, model: Path, *more: str) -> Iterator[tup
             yield url, process
         except BaseException as error:
             with suppress(subprocess.TimeoutExpired):  # a client may see the end of a server before its parent does
-                process.wait(1)
+                process.wait(0.3)
             if process.poll() is None:
                 raise
             raise PosttrainError(f"the vLLM server exited with {process.returncode}{told(log)}") from error
