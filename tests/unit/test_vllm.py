@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 
 from stages import vllm
 from stages.errors import InputError, PosttrainError
-from stages.evaluate.completions import Client
+from stages.evaluate.completions import WAITS_S, Client
 from stages.params import VLLM, Params, check_params, read_yaml
 from stages.vllm import command, environment, rollout_server, serving, version
 
@@ -496,6 +496,12 @@ def test_the_stand_in_answers_trls_own_client(ask: Callable[..., Params], monkey
 PROMPTS = [[11, 12], [13], [14, 15, 16]]
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many attempts as ever, sooner after each other."""
+    monkeypatch.setattr("stages.evaluate.completions.WAITS_S", (0.02,) * len(WAITS_S))
+
+
 def completions(params: Params) -> list[dict[str, Any]]:
     with serving(params, "evaluate", MODEL) as (url, _):
         return Client(url, str(MODEL), params, end_token=0).complete(PROMPTS)
@@ -519,12 +525,13 @@ def test_every_sample_has_its_own_seed_and_the_samplers_parameters(ask: Callable
 
 
 @pytest.mark.parametrize("fault", [{"busy": 2}, {"busy": 2, "status": 429}, {"cut_off": 2}])
+@pytest.mark.usefixtures("soon")
 def test_a_busy_server_and_a_broken_answer_are_asked_again(ask: Callable[..., Params], fault: dict[str, int]) -> None:
     assert [len(row["token_ids"]) for row in completions(ask({"evaluate.max_new_tokens": 6}, **fault))] == [4, 4, 4]
 
 
-def test_a_server_that_stays_busy_is_an_error(ask: Callable[..., Params], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.evaluate.completions.WAITS_S", (0.01, 0.01))
+@pytest.mark.usefixtures("soon")
+def test_a_server_that_stays_busy_is_an_error(ask: Callable[..., Params]) -> None:
     with pytest.raises(PosttrainError, match=r"gives no completion: 503 .*try again"):
         completions(ask(busy=10**6))
     assert len(asked()) == 1
@@ -554,10 +561,8 @@ def test_a_partial_answer_is_no_completion(ask: Callable[..., Params], choice: d
         completions(ask(choice=choice, no_engine=True))
 
 
-def test_a_server_that_dies_meanwhile_is_the_error_that_is_told(
-    ask: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("stages.evaluate.completions.WAITS_S", (0.1,))
+@pytest.mark.usefixtures("soon")
+def test_a_server_that_dies_meanwhile_is_the_error_that_is_told(ask: Callable[..., Params]) -> None:
     with pytest.raises(PosttrainError, match="exited with 5") as caught:
         completions(ask(dies_after=3))
     assert "an illegal memory access" in str(caught.value)

@@ -3,8 +3,8 @@
 Run     vllm_server.py -m vllm.entrypoints.cli.main serve MODEL --host HOST --port PORT ...
 
 Like vLLM it has an engine in a session of its own, which SIGTERM does not end and which lives until it is killed.
-Tokens are drawn by a rule from prompt and seed, or are those of the model itself (STAND_IN `transformers`). STAND_IN, JSON in
-the environment, says what goes wrong; what was asked of it is appended to `asked.jsonl` in the working directory.
+Tokens are drawn by a rule from prompt and seed, or are those of the model itself (STAND_IN `transformers`). STAND_IN,
+JSON in the environment, says what goes wrong; what was asked of it is appended to `asked.jsonl`.
 """
 
 import argparse
