@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from ruamel.yaml import YAML
+from safetensors.torch import load_file, save_file
 
 from tests.pipeline.conftest import ROOT, Run, runner
 from tests.unit.test_vllm import free_port
@@ -27,16 +29,27 @@ def write_recipe(folder: Path, use_vllm: bool) -> None:
         YAML().dump({"evaluate": {**GREEDY, "use_vllm": use_vllm}, "launch": launch}, file)
 
 
+def scatter_weights(model: Path, seed: int) -> None:
+    """A model that writes other tokens for other prompts, which three steps of training do not make."""
+    file = model / "model.safetensors"
+    noise = torch.Generator().manual_seed(seed)
+    weights = {name: value + torch.randn(value.shape, generator=noise) for name, value in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
 def test_a_server_gives_what_transformers_gives(
     clone: Path, repro: "subprocess.CompletedProcess[str]", tmp_path: Path
 ) -> None:
     assert repro.returncode == 0, repro.stderr
     folder = tmp_path / "copy"
     shutil.copytree(clone, folder, symlinks=True, ignore=shutil.ignore_patterns(".dvc", "scratch"))
+    for seed, model in enumerate(("sft", "grpo")):
+        scatter_weights(folder / "models" / model, seed)
     found = {use_vllm: evaluated(runner(folder), folder, use_vllm) for use_vllm in (False, True)}
     samples, metrics, manifest = zip(*found.values(), strict=True)
     assert samples[0] == samples[1]
-    assert len({row["sft"]["completions"][0] for row in map(json.loads, samples[0].splitlines())}) > 1
+    rows = [json.loads(line) for line in samples[0].splitlines()]
+    assert len({row[model]["completions"][0] for row in rows for model in ("sft", "grpo")}) > 4
     assert metrics[0] == metrics[1]
     assert manifest[1]["lighteval"] == {**manifest[0]["lighteval"], "vllm": "0.30.0"}
     asked = [json.loads(line) for line in (folder / "asked.jsonl").read_text().splitlines()]
