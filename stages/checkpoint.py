@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import InputError, RetryError
+from stages.launch import layout
 from stages.manifest import MANIFEST, sha256, write_json
 from stages.params import Launch, Params, read_yaml
 from stages.paths import BASE_MODELS, CHECKPOINTS, GRAPH, LOCKS, SCRATCH
@@ -86,12 +87,15 @@ def hardware(launch: Launch) -> dict[str, Any]:
     """What of the hardware changes the last bits, as it is on this machine rather than as params leave it open."""
     import torch
 
-    cuda = launch.device != "cpu" and torch.cuda.is_available()
+    found = layout(launch)
     return {
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "threads": launch.threads or torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if found.device == "cuda" else "cpu",
+        "threads": found.threads or torch.get_num_threads(),
         "micro_batch_size": launch.micro_batch_size,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "strategy": found.strategy,
+        "processes": found.processes,
+        "mixed_precision": found.mixed_precision,
+        "offload": found.offload,
     }
 
 
@@ -272,9 +276,6 @@ def only_run(stage: str) -> Iterator[None]:
 
     Raises: RetryError if another process holds it.
     """
-    if os.environ.get("RANK", "0") != "0":  # a worker of the run that holds it
-        yield
-        return
     LOCKS.mkdir(parents=True, exist_ok=True)
     with (LOCKS / f"{stage}.lock").open("a+") as file:
         try:

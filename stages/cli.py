@@ -11,6 +11,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stages.launch import Layout
+    from stages.params import Params
 
 STAGES = {
     "prepare": "problems, golds and teacher traces: data/prepared/",
@@ -64,6 +69,11 @@ def parser() -> argparse.ArgumentParser:
     chat.add_argument("--ask", metavar="QUESTION", help="one question, for scripts")
     chat.add_argument("--compare", type=Path, metavar="MODEL_DIR", help="a second model beside it")
     chat.set_defaults(run=run_chat)
+    text = "what `posttrain sft` or `grpo` runs on this machine: processes, strategy, command, accelerate's config"
+    launch = commands.add_parser("launch", help=text, description=text)
+    launch.add_argument("stage", nargs="?", choices=("sft", "grpo"), default="grpo")
+    launch.add_argument("--show", action="store_true", required=True, help="print it")
+    launch.set_defaults(run=run_launch)
     text = "did GRPO gain what params ask for? exit code 3 if not"
     commands.add_parser("gate", help=text, description=text).set_defaults(run=run_gate)
     text = "score completions in a .jsonl file with the rewards of params.yaml: a table and histograms"
@@ -129,19 +139,46 @@ def positive(kind: type[int] | type[float], most: float = sys.float_info.max) ->
 
 
 def run_stage(arguments: argparse.Namespace) -> None:
-    """One stage on params.yaml, which is checked as a whole before anything starts."""
+    """One stage on params.yaml, which is checked as a whole before anything starts; in the processes of `launch`."""
     quiet()
     # Otherwise SIGTERM would end this process where it stands: scratch folders and lighteval's process would stay.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    from stages import launch
     from stages.check import preflight
     from stages.checkpoint import only_run
     from stages.params import load_params
     from stages.paths import PARAMS
 
-    params = load_params(PARAMS)
-    preflight(params, arguments.command)
-    with only_run(arguments.command):
-        importlib.import_module(f"stages.{arguments.command}").run(params)
+    stage, params = arguments.command, load_params(PARAMS)
+    layout = launch.layout(params.launch)
+    if launch.is_worker():
+        work(stage, params)
+    elif layout.machine_rank:
+        supervise(stage, layout)
+    else:
+        preflight(params, stage)
+        with only_run(stage):
+            supervise(stage, layout) if stage in launch.STAGES and layout.processes > 1 else work(stage, params)
+
+
+def work(stage: str, params: "Params") -> None:
+    importlib.import_module(f"stages.{stage}").run(params)
+
+
+def supervise(stage: str, layout: "Layout") -> None:
+    """In several processes; machines after the first only help it in the stages that they can share."""
+    from stages import launch
+    from stages.errors import InputError
+    from stages.launch.supervisor import supervise
+
+    if stage not in launch.STAGES:
+        raise InputError(
+            "launch.machine_rank",
+            got=f"{layout.machine_rank}, and the stage {stage}",
+            wanted=f"machine 0 for it; several share {' and '.join(launch.STAGES)}",
+            do=f"run `posttrain {stage}` on machine 0 alone",
+        )
+    supervise(stage, layout)
 
 
 def quiet() -> None:
@@ -171,6 +208,15 @@ def run_plan(arguments: argparse.Namespace) -> None:
     from stages.plan import run
 
     run(vars(arguments), PARAMS)
+
+
+def run_launch(arguments: argparse.Namespace) -> None:
+    quiet()
+    from stages.launch import show
+    from stages.params import load_params
+    from stages.paths import PARAMS
+
+    show(arguments.stage, load_params(PARAMS).launch)
 
 
 def run_chat(arguments: argparse.Namespace) -> None:

@@ -36,8 +36,10 @@ from trl import GRPOConfig, GRPOTrainer
 from stages.card import card
 from stages.checkpoint import Checkpoints, facts
 from stages.dynamic import REPLACED, ROUNDS, SAMPLED, DynamicSampling, SparePrompts, totals, without_spread
+from stages.export import plain_model, whole
 from stages.health import EQUAL, GENERATED, PROBE, TIMEOUTS
-from stages.lora import adapter_config, loading, merged
+from stages.launch import world_size
+from stages.lora import adapter_config, loading
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Optimisation, Params
 from stages.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
@@ -185,7 +187,7 @@ def run(params: Params) -> None:
         scoring.dry_run(rows[:DRY_RUN_ROWS])
         tokenizer = load_tokenizer(str(SFT_MODEL), params.model)
         curve = GRPOCurve(scoring.params)
-        probe = ProbeWatch(params.grpo, lambda model: probe_accuracy(model, tokenizer, probed, params, scoring))
+        probe = ProbeWatch(params.grpo, lambda: probe_accuracy(trainer, tokenizer, probed, params, scoring))
         health = HealthWatch(params, curve)
         kept, clock = KeptCompletions(params.grpo.keep_completions_steps, list(scoring.params)), StepClock("grpo")
         checkpoints, made_from = Checkpoints("grpo", facts("grpo", params)), record("grpo", params)
@@ -204,14 +206,15 @@ def run(params: Params) -> None:
         trainer.scoring, trainer.rows, trainer.spare = scoring, rows, spare
         kept.trainer = clock.trainer = trainer
         after_ours(trainer)
-        curve.trainer, model = trainer, trainer.model
-        align_special_tokens(model, tokenizer)
+        curve.trainer = trainer
+        align_special_tokens(trainer.model, tokenizer)
         trainer.remove_callback(PrinterCallback)
-        before = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params, scoring)
+        before = sample_rows(trainer, tokenizer, rows[:NUM_SAMPLES], params, scoring)
         trainer.train_or_resume(checkpoints, params.launch)
-        outcome = settle(model, trainer.state, probe, health)
-        model = merged(model, str(SFT_MODEL), params, tokenizer, folder)
-        after = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params, scoring)
+        outcome = settle(trainer.model, trainer.state, probe, health)
+        after = sample_rows(trainer, tokenizer, rows[:NUM_SAMPLES], params, scoring)
+        if (plain := plain_model(trainer, str(SFT_MODEL), params, tokenizer, folder)) is None:
+            return
         samples = [
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)
         ]
@@ -220,7 +223,7 @@ def run(params: Params) -> None:
         kept.publish(folder)
         made_from |= {"rewards": scoring.sources(), "steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
         text = card(made_from, metrics, rows[0]["problem"], after[0]["completion"], SFT_MODEL)
-        publish_model(folder, GRPO_MODEL, model, tokenizer, made_from, text)
+        publish_model(folder, GRPO_MODEL, plain, tokenizer, made_from, text)
         checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("grpo", seconds=seconds, checkpoints=checkpoints.cost())
@@ -242,7 +245,7 @@ def to_dataset(rows: list[dict[str, Any]], params: Params) -> Dataset:
 
 def trainer_config(params: Params, output_dir: Path) -> GRPOConfig:
     grpo = params.grpo
-    plan = batch_plan(grpo.prompts_per_step * grpo.num_generations, params.launch.micro_batch_size)
+    plan = batch_plan(grpo.prompts_per_step * grpo.num_generations, params.launch.micro_batch_size, world_size())
     return configure(
         GRPOConfig,
         "grpo.trl",
@@ -289,14 +292,15 @@ def to_completions(
 
 
 def sample_rows(
-    model: PreTrainedModel,
+    trainer: Trainer,
     tokenizer: PreTrainedTokenizerBase,
     rows: list[dict[str, Any]],
     params: Params,
     scoring: Scoring,
 ) -> list[dict[str, Any]]:
     """Greedy completions of a few training problems with their scores."""
-    sampled = complete_greedily(model, tokenizer, rows, params)
+    with whole(trainer) as model:
+        sampled = complete_greedily(model, tokenizer, rows, params)
     lengths_T = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text, _ in sampled]
     scores = scoring.scores(scoring.completions([text for text, _ in sampled], rows, lengths_T), 1)
     return [
@@ -320,7 +324,7 @@ def complete_greedily(
 
 
 def probe_accuracy(
-    model: PreTrainedModel,
+    trainer: Trainer,
     tokenizer: PreTrainedTokenizerBase,
     rows: list[dict[str, Any]],
     params: Params,
@@ -329,7 +333,8 @@ def probe_accuracy(
     """Share of the probe's problems whose greedy completion is right; a completion without a verdict is not."""
     size = params.launch.micro_batch_size
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-    texts = [text for batch in batches for text, _ in complete_greedily(model, tokenizer, batch, params)]
+    with whole(trainer) as model:
+        texts = [text for batch in batches for text, _ in complete_greedily(model, tokenizer, batch, params)]
     judged = judge(texts, [row["answer"] for row in rows], scoring.verifier)
     return statistics.fmean(scores["accuracy"] or 0.0 for scores in judged)
 

@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from stages.errors import InputError
-from stages.params import Params
-from stages.training import DTYPES, align_special_tokens, load_model
+from stages.params import Lora, Params
+from stages.training import DTYPES, load_model
+
+PREFIX, BASE = "base_model.model.", ".base_layer.weight"
+"""What PEFT puts before the name of every weight, and at the end of one that has an adapter."""
 
 
 def adapter_config(params: Params) -> LoraConfig | None:
@@ -87,7 +90,7 @@ def check_targets(model: PreTrainedModel, params: Params) -> None:
             )
 
 
-def merged(model: Any, base: str, params: Params, tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedModel:
+def merged(model: Any, base: str, params: Params, folder: Path) -> PreTrainedModel:
     """The trained model without adapters: their product is added to the weights that they belong to.
 
     `base` is what was trained, loaded anew where its weights were quantized: rounded weights are not published.
@@ -100,5 +103,18 @@ def merged(model: Any, base: str, params: Params, tokenizer: PreTrainedTokenizer
         device = model.device
         model = PeftModel.from_pretrained(load_model(base, params.model), folder / "adapter").to(device)
     plain: PreTrainedModel = model.merge_and_unload()
-    align_special_tokens(plain, tokenizer)
     return plain
+
+
+def merged_weights(weights: dict[str, torch.Tensor], lora: Lora) -> dict[str, torch.Tensor]:
+    """Weights under the names of the model without adapters, from those under PEFT's: W + alpha / r * B A."""
+    found = {}
+    for name, value in weights.items():
+        if ".lora_" in name:
+            continue
+        if name.endswith(BASE):
+            stem = name.removesuffix(BASE)
+            down, up = (weights[f"{stem}.lora_{letter}.default.weight"] for letter in "AB")
+            value = value + (lora.alpha / lora.r * (up.float() @ down.float())).to(value.dtype)
+        found[name.removeprefix(PREFIX).replace(".base_layer.", ".")] = value
+    return found

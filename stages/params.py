@@ -5,9 +5,11 @@ Keys that TRL or transformers know keep their spelling and go to the trainer's c
 """
 
 import difflib
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -15,6 +17,10 @@ from stages.errors import InputError
 
 Dtype = Literal["float32", "bfloat16"]
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
+Strategy = Literal["auto", "cpu", "single", "ddp", "zero2", "zero3", "fsdp"]
+
+LAUNCH_VARIABLES = "POSTTRAIN_LAUNCH_"
+"""Beginning of the environment variables that stand in for keys of `launch` on one machine."""
 
 
 class Section(BaseModel):
@@ -572,6 +578,25 @@ class Launch(Section):
     """Hardware. No DVC stage depends on this section, so moving to another machine reruns nothing."""
 
     device: Literal["auto", "cpu", "cuda"]
+    strategy: Strategy
+    """How sft and grpo share the work between processes. `auto`: one process alone; zero2 on several GPUs, ddp on
+    several CPU processes. `cpu` is one process on the CPU, `single` one on the device."""
+    processes: Literal["auto"] | Annotated[int, Field(ge=1)]
+    """Of sft and grpo, on all machines together. `auto` is one for each GPU, and one without GPUs."""
+    machines: int = Field(ge=1)
+    """Each runs the same command in the same folder, on a file system that they share."""
+    machine_rank: int = Field(ge=0)
+    """Number of this machine, from 0; set it by POSTTRAIN_LAUNCH_MACHINE_RANK."""
+    main_address: str = Field(pattern=r"^[\w.\-]+:\d+$|^\[[0-9a-fA-F:]+\]:\d+$", examples=["10.0.0.1:29500"])
+    """Host and port of machine 0, where several find each other. One machine takes a free port of its own."""
+    mixed_precision: Literal["bf16"] | None
+    """bf16: matrix work in bfloat16. Under zero2 and zero3 the weights are bfloat16 too, beside a float32 copy in the
+    optimizer; under the others `model.dtype` is theirs."""
+    offload: Literal["none", "optimizer", "all"]
+    """What zero2 and zero3 keep in the machine's memory instead of the GPU's: optimizer states, or (zero3) weights too.
+    """
+    activation_checkpointing: bool
+    """Keep few activations and compute the others again in the backward pass: less memory, a third more work."""
     threads: int = Field(ge=0)
     """Threads of one process for matrix work; 0 leaves the choice to torch. Sums in another order differ in the
     last bits, so bit-equal runs need an equal count."""
@@ -635,11 +660,48 @@ class Params(Section):
 
 
 def load_params(path: Path) -> Params:
-    """The checked content of a params file.
+    """The checked content of a params file, with this machine's environment in place of keys of `launch`.
 
-    Raises: InputError naming every wrong key at once.
+    Raises: InputError naming every wrong key at once, or the variable.
     """
-    return check_params(read_yaml(path), path)
+    params = check_params(read_yaml(path), path)
+    changes = launch_of(os.environ)
+    try:
+        launch = Launch.model_validate({**params.launch.model_dump(), **changes})
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        told = dict.fromkeys(one["msg"] for one in error.errors() if one["loc"][0] == key)
+        where, wanted = LAUNCH_VARIABLES + key.upper(), " or: ".join(told)
+        raise InputError(where, got=repr(changes[key]), wanted=wanted, do="change or unset it") from None
+    return params.model_copy(update={"launch": launch})
+
+
+def launch_of(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Keys of `launch` from POSTTRAIN_LAUNCH_<KEY>, each value as YAML.
+
+    Raises: InputError for a variable of another name, or one that is no YAML.
+    """
+    found = {}
+    for variable, text in environment.items():
+        if not variable.startswith(LAUNCH_VARIABLES):
+            continue
+        key = variable.removeprefix(LAUNCH_VARIABLES).lower()
+        if key not in Launch.model_fields:
+            near = difflib.get_close_matches(key, Launch.model_fields, n=1) or list(Launch.model_fields)
+            names = ", ".join(LAUNCH_VARIABLES + name.upper() for name in near)
+            raise InputError(variable, got="no key of `launch`", wanted=f"one of: {names}", do="unset or rename it")
+        found[key] = yaml_value(variable, text)
+    return found
+
+
+def yaml_value(variable: str, text: str) -> Any:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError:
+        raise InputError(variable, got=repr(text), wanted="a value in YAML", do="change or unset it") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

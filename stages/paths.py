@@ -24,5 +24,7 @@ RUN_LOG = Path(".posttrain/runs")
 TRACKER_LOGS = Path(".posttrain/logs")
 CHECKPOINTS = Path(".posttrain/checkpoints")
 LOCKS = Path(".posttrain/locks")
+LAUNCH_CONFIGS = Path(".posttrain/launch")
+LAUNCH_LOGS = Path(".posttrain/logs/launch")
 
 LIGHTEVAL_ENVIRONMENT = Path(".venv-lighteval")

@@ -22,6 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from stages.checkpoint import Checkpoints, readable
 from stages.errors import InputError, RetryError
+from stages.launch import layout, require
 from stages.params import Launch
 
 COST = 25
@@ -54,8 +55,9 @@ class Resumable:
 
         SIGTERM and Ctrl-C end it after the current optimizer step, with a checkpoint; a second one ends it at once.
 
-        Raises: RetryError after such a signal.
+        Raises: RetryError after such a signal, InputError if what runs is not what `launch` asks for.
         """
+        require(self.accelerator, layout(launch))
         self.checkpoints = checkpoints
         self.args.output_dir = self._agree(self.args.output_dir)  # every process adds its part to one checkpoint
         path = self._agree(str(checkpoints.latest() or "") if self.is_world_process_zero() else "")

@@ -7,8 +7,10 @@ Run     posttrain sft
 
 import time
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
+from torch.utils.data import RandomSampler
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
@@ -16,7 +18,9 @@ from trl import SFTConfig, SFTTrainer
 from stages.card import card
 from stages.checkpoint import Checkpoints, facts
 from stages.errors import InputError
-from stages.lora import adapter_config, check_targets, loading, merged
+from stages.export import plain_model, whole
+from stages.launch import world_size
+from stages.lora import adapter_config, check_targets, loading
 from stages.manifest import read_jsonl, require_complete, scratch
 from stages.params import Params
 from stages.paths import PREPARED, SFT_MODEL, SFT_RESULTS
@@ -31,6 +35,7 @@ from stages.training import (
     load_model,
     load_tokenizer,
     optimisation_kwargs,
+    parameters,
     publish_model,
     publish_results,
     sample,
@@ -52,7 +57,20 @@ SHOWN = ("loss", "token_accuracy", "learning_rate")
 
 
 class Trainer(Resumable, SFTTrainer):
-    """TRL's, and a killed run goes on."""
+    """TRL's; a killed run goes on, and every step has the same number of rows.
+
+    transformers ends an epoch with a smaller step of the rows that are left, which one process takes as they are and
+    several fill up, each number of them otherwise. Here an epoch leaves out up to batch_size - 1 rows, other ones each
+    time.
+    """
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(dataset)
+        if not isinstance(sampler, RandomSampler):
+            return sampler
+        rows, step = len(sampler.data_source), self.args.train_batch_size * self.args.gradient_accumulation_steps
+        step *= self.args.world_size
+        return RandomSampler(sampler.data_source, num_samples=max(1, rows // step) * step)
 
 
 def run(params: Params) -> None:
@@ -61,15 +79,16 @@ def run(params: Params) -> None:
     require_complete(PREPARED, "prepare")
     start(params.seed, params.launch)
     rows = read_jsonl(PREPARED / "sft.jsonl")
-    model, tokenizer = base_model(params, rows)
-    dataset, too_long = to_dataset(rows, tokenizer, params)
-    curve = Curve("sft", CURVE, SHOWN)
-    checkpoints, made_from = Checkpoints("sft", facts("sft", params)), record("sft", params)
-    print(f"sft | {model.num_parameters():,} parameters | {len(dataset)} traces, {too_long} longer than sft.max_length")
     with scratch("sft") as folder:
+        config = trainer_config(params, folder / "trainer")  # first: ZeRO-3 shares weights out as they are loaded
+        model, tokenizer = base_model(params, rows)
+        dataset, too_long = to_dataset(rows, tokenizer, params)
+        curve = Curve("sft", CURVE, SHOWN)
+        checkpoints, made_from = Checkpoints("sft", facts("sft", params)), record("sft", params)
+        print(f"sft | {parameters(model):,} parameters | {len(dataset)} traces, {too_long} longer than sft.max_length")
         trainer = Trainer(
             model=model,
-            args=trainer_config(params, folder / "trainer"),
+            args=config,
             train_dataset=dataset,
             processing_class=tokenizer,
             callbacks=[curve],
@@ -77,12 +96,14 @@ def run(params: Params) -> None:
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train_or_resume(checkpoints, params.launch)
-        model = merged(trainer.model, params.model.name_or_path, params, tokenizer, folder)
-        samples = sample_rows(model, tokenizer, rows[:NUM_SAMPLES], params)
+        with whole(trainer) as trained:
+            samples = sample_rows(trained, tokenizer, rows[:NUM_SAMPLES], params)
+        if (plain := plain_model(trainer, params.model.name_or_path, params, tokenizer, folder)) is None:
+            return
         metrics = {
             "loss": curve.mean("loss", 0.9, 1),
             "token_accuracy": curve.mean("token_accuracy", 0.9, 1),
-            "parameters": model.num_parameters(),
+            "parameters": plain.num_parameters(),
             "tokens_seen": int(trainer.state.num_input_tokens_seen),
             "too_long": too_long,
         }
@@ -90,7 +111,7 @@ def run(params: Params) -> None:
         text = card(
             made_from, metrics, rows[0]["problem"], str(samples[0]["completion"]), Path(params.model.name_or_path)
         )
-        publish_model(folder, SFT_MODEL, model, tokenizer, made_from, text)
+        publish_model(folder, SFT_MODEL, plain, tokenizer, made_from, text)
     checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("sft", seconds=seconds, checkpoints=checkpoints.cost())
@@ -136,7 +157,7 @@ def to_dataset(rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, p
 
 
 def trainer_config(params: Params, output_dir: Path) -> SFTConfig:
-    plan = batch_plan(params.sft.batch_size, params.launch.micro_batch_size)
+    plan = batch_plan(params.sft.batch_size, params.launch.micro_batch_size, world_size())
     return configure(
         SFTConfig,
         "sft.trl",

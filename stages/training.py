@@ -27,6 +27,7 @@ from transformers.utils import logging
 
 from stages.card import CARD
 from stages.errors import InputError
+from stages.launch import layout
 from stages.manifest import publish, publish_files, write_json, write_jsonl
 from stages.params import Launch, Model, Optimisation
 from stages.prompts import Message
@@ -39,21 +40,18 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model",
 
 def start(seed: int, launch: Launch) -> None:
     """Seed Python, NumPy and torch, and fix the number of threads."""
-    if launch.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "params.yaml: launch.device", got="cuda", wanted="a device that torch can see", do="set it to auto or cpu"
-        )
     set_seed(seed)
     logging.disable_progress_bar()
     # trl 1.16 reads the name that transformers 5.23 deprecates.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-    if launch.threads:
-        torch.set_num_threads(launch.threads)
+    if threads := layout(launch).threads:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """`sequences` per optimizer step as forward passes of `per_device` sequences, `accumulation` times."""
+    """`sequences` per optimizer step as forward passes of `per_device` sequences, `accumulation` times in each
+    process."""
 
     per_device: int
     accumulation: int
@@ -65,13 +63,23 @@ class BatchPlan:
         }
 
 
-def batch_plan(sequences: int, micro_batch_size: int) -> BatchPlan:
+def batch_plan(sequences: int, micro_batch_size: int, processes: int) -> BatchPlan:
     """The largest equal split of a step's sequences that keeps a forward pass within `micro_batch_size`.
 
-    The science fixes `sequences`; memory decides only how many passes they take.
+    The science fixes `sequences`; memory and processes decide only how many passes they take.
+
+    Raises: InputError if the processes cannot have equal shares.
     """
-    per_device = max(size for size in range(1, micro_batch_size + 1) if sequences % size == 0)
-    return BatchPlan(per_device, sequences // per_device)
+    own, rest = divmod(sequences, processes)
+    if rest:
+        raise InputError(
+            "launch.processes",
+            got=f"{processes}, for {sequences} sequences a step",
+            wanted="a number that divides them; it may not change the science",
+            do=f"use {max(n for n in range(1, processes) if sequences % n == 0)} processes",
+        )
+    per_device = max(size for size in range(1, micro_batch_size + 1) if own % size == 0)
+    return BatchPlan(per_device, own // per_device)
 
 
 def optimisation_kwargs(params: Optimisation, seed: int, launch: Launch, output_dir: Path) -> dict[str, Any]:
@@ -79,10 +87,11 @@ def optimisation_kwargs(params: Optimisation, seed: int, launch: Launch, output_
     return {
         **{name: getattr(params, name) for name in Optimisation.model_fields},
         "seed": seed,
-        "use_cpu": launch.device == "cpu" or not torch.cuda.is_available(),
+        "use_cpu": layout(launch).device == "cpu",
         "output_dir": str(output_dir),
-        "bf16": False,  # the weights' dtype decides; TRL would switch autocast on by itself
-        "activation_checkpointing": False,
+        "bf16": launch.mixed_precision == "bf16",  # TRL would switch it on by itself
+        "activation_checkpointing": launch.activation_checkpointing,
+        "ddp_find_unused_parameters": False,
         "save_strategy": "no",
         **tracker_kwargs(type(params).__name__.lower(), launch),
         "disable_tqdm": True,
@@ -172,6 +181,11 @@ def _from_pretrained(kind: Any, name_or_path: str, model: Model, **kwargs: Any) 
             wanted="a model folder or a Hub model that transformers can load",
             do="check model.name_or_path, model.revision and the network",
         ) from None
+
+
+def parameters(model: PreTrainedModel) -> int:
+    """How many there are, also where ZeRO-3 has shared them out."""
+    return sum(getattr(value, "ds_numel", value.numel()) for value in model.parameters())
 
 
 def align_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -8,16 +8,19 @@ a rule acts. Weights are kept in memory, one process, on the CPU: one copy of wh
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+import torch.distributed
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stages.errors import InputError
 from stages.health import PROBE, RULES, Finding, Monitor
+from stages.launch import is_main, world_size
 from stages.params import GRPO, Params
 from stages.training import Curve
 
@@ -34,12 +37,45 @@ class Weights:
 
     @classmethod
     def of(cls, model: PreTrainedModel, step: int) -> "Weights":
-        return cls(step, {name: value.detach().to("cpu", copy=True) for name, value in trained(model).items()})
+        with gathered(model):
+            found = trained(model).items() if keeps(model) else ()
+            return cls(step, {name: value.detach().to("cpu", copy=True) for name, value in found})
 
     @torch.no_grad()
     def restore(self, model: PreTrainedModel) -> None:
-        for name, value in trained(model).items():
-            value.copy_(self.tensors[name])
+        with gathered(model, modifier_rank=0):
+            for name, value in trained(model).items() if keeps(model) else ():
+                value.copy_(self.tensors[name])
+
+
+@contextmanager
+def gathered(model: PreTrainedModel, modifier_rank: int | None = None) -> Iterator[None]:
+    """What is trained in one piece, where ZeRO-3 shares it out; what the modifying rank changes, all get."""
+    if not is_shared_out(model):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(trained(model).values()), modifier_rank=modifier_rank):
+        yield
+
+
+def is_shared_out(model: PreTrainedModel) -> bool:
+    return any(hasattr(value, "ds_id") for value in model.parameters())
+
+
+def keeps(model: PreTrainedModel) -> bool:
+    """Whether this process holds copies: each one of what it has whole, the first one of what is shared out."""
+    return is_main() or not is_shared_out(model)
+
+
+def finite(model: PreTrainedModel) -> bool:
+    """Whether what is trained is all numbers, in every process."""
+    values = (getattr(value, "ds_tensor", value) for value in trained(model).values())
+    sound = torch.tensor(float(all(bool(value.isfinite().all()) for value in values)), device=model.device)
+    if world_size() > 1:
+        torch.distributed.all_reduce(sound, torch.distributed.ReduceOp.MIN)
+    return bool(sound)
 
 
 def trained(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -73,7 +109,7 @@ def hold_out(rows: list[dict[str, Any]], problems: int) -> tuple[list[dict[str, 
 class ProbeWatch(TrainerCallback):
     """Adds `probe/accuracy` to what is logged, every `probe.every_steps` steps, and remembers the best weights."""
 
-    def __init__(self, grpo: GRPO, solve: Callable[[PreTrainedModel], float]) -> None:
+    def __init__(self, grpo: GRPO, solve: Callable[[], float]) -> None:
         self.probe, self.keeps_best, self.solve = grpo.probe, grpo.publish == "best", solve
         self.values: dict[int, float] = {}
         """Accuracy by step."""
@@ -103,12 +139,12 @@ class ProbeWatch(TrainerCallback):
         self.best = state["best"] and Weights(**state["best"])
 
 
-def undisturbed(solve: Callable[[PreTrainedModel], float], model: PreTrainedModel) -> float:
+def undisturbed(solve: Callable[[], float], model: PreTrainedModel) -> float:
     """What `solve` says, with the random generators and the model's mode as they were before."""
     training = model.training
     try:
         with torch.random.fork_rng():
-            return solve(model)
+            return solve()
     finally:
         model.train(training)
 
@@ -135,7 +171,7 @@ class HealthWatch(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Lost weights are logged at once: the next generation would fail before the next row."""
         if not control.should_log and self.kept.maxlen:
-            control.should_log = not all(bool(value.isfinite().all()) for value in trained(kw["model"]).values())
+            control.should_log = not finite(kw["model"])
 
     def on_log(
         self,

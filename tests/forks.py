@@ -123,17 +123,9 @@ def run_stage(
 
 
 def join(rank: int, processes: int, port: int) -> None:
-    """What torchrun tells a worker. Only the first publishes; the stages do not know of workers themselves yet."""
-    import stages.checkpoint
-    import stages.grpo
-    import stages.sft
-
+    """What torchrun tells a worker."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    if rank:
-        for module in (stages.sft, stages.grpo):
-            module.publish_model = module.publish_results = module.log_run = lambda *_, **__: None
-        stages.checkpoint.Checkpoints.remove = lambda self: None
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "POSTTRAIN_LAUNCH_PROCESSES": str(processes)}
 
 
 def hashes(root: Path, stage: str) -> dict[str, str]:

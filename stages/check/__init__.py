@@ -8,7 +8,6 @@ pitfalls are caught under its names. What cannot be checked yet is said to be so
 the machine has to be looked at.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -27,14 +26,17 @@ from stages.check.rules import (
     high_learning_rate,
     imbalanced_weights,
     loss_and_level,
+    master_weights,
     no_kl,
+    rollbacks,
     tags,
     trace_lengths,
     unseen_advantages,
 )
 from stages.check.workspace import Workspace, read_config
 from stages.errors import InputError
-from stages.health import reward_weights
+from stages.health import RULES, reward_weights
+from stages.launch import layout
 from stages.manifest import MANIFEST
 from stages.params import Params
 from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, REPORT, SCRATCH, SFT_MODEL
@@ -56,16 +58,35 @@ def later(name: str, needs: str) -> list[Finding]:
 
 
 def check_objective(work: Workspace) -> list[Finding]:
-    grpo, launch = work.params.grpo, work.params.launch
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    grpo = work.params.grpo
     return [
         few_generations(grpo.num_generations),
         high_learning_rate(grpo.learning_rate, work.params.sft.learning_rate),
         no_kl(grpo.beta),
         imbalanced_weights(reward_weights(work.params)),
         unseen_advantages(grpo.max_steps, grpo.logging_steps, grpo.health),
-        batches(grpo.prompts_per_step, grpo.num_generations, launch.micro_batch_size, processes),
         loss_and_level(grpo.loss_type, grpo.importance_sampling_level),
+    ]
+
+
+def check_sft_launch(work: Workspace) -> list[Finding]:
+    launch = work.params.launch
+    found = layout(launch)
+    return [
+        batches("sft.batch_size", work.params.sft.batch_size, 1, launch.micro_batch_size, found.processes),
+        master_weights(work.params.model.dtype, launch.mixed_precision, found.strategy),
+    ]
+
+
+def check_grpo_launch(work: Workspace) -> list[Finding]:
+    grpo, launch = work.params.grpo, work.params.launch
+    found = layout(launch)
+    where, size = "grpo.prompts_per_step x grpo.num_generations", grpo.num_generations
+    actions = {rule: getattr(grpo.health, rule).action for rule in RULES}
+    return [
+        batches(where, grpo.prompts_per_step, size, launch.micro_batch_size, found.processes),
+        master_weights(work.params.model.dtype, launch.mixed_precision, found.strategy),
+        rollbacks(actions, found.strategy),
     ]
 
 
@@ -253,6 +274,8 @@ def bytes_of(params: Params) -> int:
 
 
 CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
+    ("sft", check_sft_launch),
+    ("grpo", check_grpo_launch),
     ("grpo", check_objective),
     ("grpo", check_grpo_options),
     ("sft", check_sft_options),
@@ -288,12 +311,10 @@ def findings(params: Params, stage: str | None = None) -> list[Finding]:
 
 
 def preflight(params: Params, stage: str) -> None:
-    """What a stage does first, in its first process: print the warnings that concern it.
+    """What a stage does first: print the warnings that concern it.
 
     Raises: InputError for the faults.
     """
-    if int(os.environ.get("RANK", "0")):
-        return
     found = findings(params, stage)
     for finding in found:
         if finding.level == "warn":

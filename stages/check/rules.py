@@ -105,16 +105,19 @@ def loss_and_level(loss_type: str, level: str) -> Finding:
 # Batches and lengths
 
 
-def batches(prompts: int, generations: int, micro_batch_size: int, processes: int) -> Finding:
-    name, total = "batch divisibility", prompts * generations
-    where = "grpo.prompts_per_step x grpo.num_generations"
+def batches(where: str, units: int, size: int, micro_batch_size: int, processes: int) -> Finding:
+    """`units` of `size` sequences each, prompts with their group or rows, make the batch of an optimizer step."""
+    name, total = "batch divisibility", units * size
     if total % processes:
-        fits = [count for count in range(1, 4 * prompts) if count * generations % processes == 0][:2]
-        saw = f"{prompts} x {generations} = {total} sequences over {processes} processes"
+        saw = f"{f'{units} x {size} = ' if size > 1 else ''}{total} sequences over {processes} processes"
         why = "They do not divide, and the number of processes may not change the science."
-        return Finding(
-            "fault", name, where, saw, why, f"Use {' or '.join(map(str, fits))} prompts, or other processes."
-        )
+        fits = [count for count in range(1, units + processes) if count * size % processes == 0]
+        below, above = [count for count in fits if count < units][-1:], [count for count in fits if count > units][:1]
+        counts = [count for count in range(1, processes) if total % count == 0][-1:]
+        counts += [count for count in range(processes + 1, total + 1) if total % count == 0][:1]
+        sizes, others = (" or ".join(map(str, found)) for found in (below + above, counts))
+        do = f"Use {sizes} of {where.split(' x ')[0]}, or {others} processes."
+        return Finding("fault", name, where, saw, why, do)
     own = total // processes
     size = max(size for size in range(1, micro_batch_size + 1) if own % size == 0)
     saw = f"{own} sequences in {own // size} passes of {size}"
@@ -122,6 +125,26 @@ def batches(prompts: int, generations: int, micro_batch_size: int, processes: in
         why = f"No larger part of {own} is within launch.micro_batch_size {micro_batch_size}, so passes are small."
         return Finding("warn", name, where, saw, why, "Use numbers with a common divisor near it.")
     return Finding("ok", name, where, saw)
+
+
+def master_weights(dtype: str, mixed_precision: str | None, strategy: str) -> Finding:
+    name, where = "precision", "launch.mixed_precision"
+    saw = f"{mixed_precision or 'null'}, model.dtype {dtype}, strategy {strategy}"
+    if strategy in ("zero2", "zero3") and dtype == "bfloat16" and mixed_precision is None:
+        why = "DeepSpeed takes bfloat16 weights only beside a float32 copy in its optimizer."
+        return Finding("fault", name, where, saw, why, "Set it to bf16.")
+    return Finding("ok", name, where, saw)
+
+
+def rollbacks(actions: Mapping[str, str], strategy: str) -> Finding:
+    """What each health rule does, by its name."""
+    name, where = "rollback", "grpo.health"
+    asking = [rule for rule, action in actions.items() if action == "rollback"]
+    if asking and strategy not in ("single", "ddp"):
+        why = "The optimizer holds weights of its own there, which would undo a rollback at the next step."
+        saw = f"{', '.join(asking)} with strategy {strategy}"
+        return Finding("fault", name, where, saw, why, "Let these rules warn or stop, or use ddp.")
+    return Finding("ok", name, where, f"{len(asking)} rules, strategy {strategy}")
 
 
 def enough_problems(prompts: int, problems: int) -> Finding:

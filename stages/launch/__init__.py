@@ -1,0 +1,273 @@
+"""From `launch` in params.yaml to the processes that train: how many, how they share the work, what starts them.
+
+Reads   the `launch` section; how many GPUs torch sees
+Writes  .posttrain/launch/<stage>.json, a config of accelerate's
+Run     posttrain launch --show
+
+sft and grpo run in one process, or in several that `accelerate launch` starts and stages/launch/supervisor.py watches.
+The number of processes is no science: batches are those of params.yaml on every layout.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stages.errors import InputError
+from stages.params import Launch
+from stages.paths import LAUNCH_CONFIGS
+
+STAGES = ("sft", "grpo")
+"""That several processes share."""
+
+SOCKET = "POSTTRAIN_SUPERVISOR"
+"""Environment variable: where a worker reports to."""
+
+Strategy = Literal["single", "ddp", "zero2", "zero3", "fsdp"]
+DEEPSPEED = {"zero2": 2, "zero3": 3}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What runs, with nothing left open."""
+
+    strategy: Strategy
+    device: Literal["cpu", "cuda"]
+    processes: int
+    """On all machines together."""
+    machines: int
+    machine_rank: int
+    main_address: str
+    mixed_precision: Literal["bf16"] | None
+    offload: Literal["none", "optimizer", "all"]
+    threads: int
+    """Of one process, for OpenMP; 0 leaves it to torch."""
+
+    @property
+    def local_processes(self) -> int:
+        return self.processes // self.machines
+
+    def __str__(self) -> str:
+        several = f" on {self.machines} machines" if self.machines > 1 else ""
+        return f"{self.strategy}, {self.processes} process{'es' * (self.processes > 1)}{several}, {self.device}"
+
+
+def layout(launch: Launch) -> Layout:
+    """What `launch` comes to on this machine.
+
+    Raises: InputError if its keys do not fit each other or the machine.
+    """
+    gpus = 0 if launch.device == "cpu" or launch.strategy == "cpu" else visible_gpus()
+    device: Literal["cpu", "cuda"] = "cuda" if launch.device == "cuda" or gpus else "cpu"
+    processes = count(launch, gpus)
+    check_machines(launch, processes)
+    if device == "cuda" and processes > gpus * launch.machines:
+        raise InputError(
+            "params.yaml: launch.processes",
+            got=f"{processes} on {launch.machines} machine(s), and {gpus} GPU(s) here",
+            wanted="a GPU for each process",
+            do="lower launch.processes, or set launch.device to cpu",
+        )
+    strategy = chosen(launch, processes, device)
+    threads = launch.threads or (0 if processes == 1 else max(1, (os.cpu_count() or 1) * launch.machines // processes))
+    return Layout(
+        strategy=strategy,
+        device=device,
+        processes=processes,
+        machines=launch.machines,
+        machine_rank=launch.machine_rank,
+        main_address=launch.main_address,
+        mixed_precision=launch.mixed_precision,
+        offload=launch.offload,
+        threads=threads,
+    )
+
+
+def visible_gpus() -> int:
+    """GPUs that torch may use. torch is imported only where there can be one."""
+    if not Path("/dev/nvidiactl").exists():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def count(launch: Launch, gpus: int) -> int:
+    if launch.processes != "auto":
+        return launch.processes
+    if launch.strategy in ("cpu", "single"):
+        return 1
+    return max(1, gpus) * launch.machines
+
+
+def chosen(launch: Launch, processes: int, device: str) -> Strategy:
+    """The strategy asked for, or the one that `auto` stands for.
+
+    Raises: InputError if it does not go with the processes, the device or the precision.
+    """
+    several: Strategy = "zero2" if device == "cuda" else "ddp"
+    strategy = launch.strategy
+    if strategy == "auto":
+        strategy = "single" if processes == 1 else several
+    if strategy == "cpu":
+        strategy = "single"
+    asked, alone = f"{launch.strategy}, processes {processes}", strategy == "single"
+    if alone != (processes == 1):
+        wanted = "one process" if alone else "2 processes or more"
+        raise wrong("strategy", f"{asked}", wanted, "change launch.processes, or set launch.strategy to auto")
+    if strategy == "fsdp" and device == "cpu":  # accelerate would run DDP and say nothing
+        raise wrong("strategy", "fsdp on the CPU", "GPUs for fsdp", "use ddp, zero2 or zero3")
+    if launch.offload != "none" and strategy not in DEEPSPEED:
+        raise wrong("offload", f"{launch.offload} with strategy {strategy}", "zero2 or zero3 for it", "set it to none")
+    if launch.offload == "all" and strategy != "zero3":
+        raise wrong("offload", f"all with strategy {strategy}", "zero3 for weights", "use optimizer, or zero3")
+    return strategy
+
+
+def wrong(key: str, got: str, wanted: str, do: str) -> InputError:
+    return InputError(f"params.yaml: launch.{key}", got=got, wanted=wanted, do=do)
+
+
+def check_machines(launch: Launch, processes: int) -> None:
+    if launch.machine_rank >= launch.machines:
+        raise wrong(
+            "machine_rank",
+            f"{launch.machine_rank} of {launch.machines} machine(s)",
+            f"0 to {launch.machines - 1}",
+            "set POSTTRAIN_LAUNCH_MACHINE_RANK on each machine",
+        )
+    if processes % launch.machines:
+        raise wrong(
+            "processes", f"{processes} on {launch.machines} machines", "as many on each", "use a multiple of machines"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What accelerate is told
+
+
+def accelerate_config(layout: Layout) -> dict[str, Any]:
+    """The content of a config file for `accelerate launch`, under its names.
+
+    On CPU the launcher is the one for GPUs, and the workers' environment says CPU: accelerate's own MULTI_CPU starts a
+    single process without mpirun, and says nothing.
+    """
+    kind = {"ddp": "MULTI_GPU", "fsdp": "FSDP"}.get(layout.strategy, "DEEPSPEED")
+    host, _, port = layout.main_address.rpartition(":")
+    several = {"main_process_ip": host.strip("[]"), "main_process_port": int(port), "same_network": True}
+    return {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": kind,
+        "num_processes": layout.processes,
+        "num_machines": layout.machines,
+        "machine_rank": layout.machine_rank,
+        "rdzv_backend": "static",
+        "mixed_precision": layout.mixed_precision or "no",
+        "use_cpu": layout.device == "cpu",
+        **(several if layout.machines > 1 else {"main_process_port": 0}),
+        **({"deepspeed_config": deepspeed_config(layout)} if kind == "DEEPSPEED" else {}),
+        **({"fsdp_config": FSDP} if kind == "FSDP" else {}),
+    }
+
+
+def deepspeed_config(layout: Layout) -> dict[str, Any]:
+    """Batch, clipping and precision are left out: the trainer fills them in from its own arguments."""
+    return {
+        "zero_stage": DEEPSPEED[layout.strategy],
+        "offload_optimizer_device": "none" if layout.offload == "none" else "cpu",
+        "offload_param_device": "cpu" if layout.offload == "all" else "none",
+        "zero3_init_flag": layout.strategy == "zero3",
+        "zero3_save_16bit_model": layout.strategy == "zero3",
+        **({"deepspeed_multinode_launcher": "standard"} if layout.machines > 1 else {}),
+    }
+
+
+FSDP = {
+    "fsdp_version": 2,
+    "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "fsdp_state_dict_type": "FULL_STATE_DICT",
+    "fsdp_reshard_after_forward": True,
+    "fsdp_offload_params": False,
+    "fsdp_cpu_ram_efficient_loading": True,
+    "fsdp_activation_checkpointing": False,
+}
+
+
+def environment(layout: Layout) -> dict[str, str]:
+    """What the workers find in their environment beside ours."""
+    found = {"OMP_NUM_THREADS": str(layout.threads or 1), "PYTHONUNBUFFERED": "1"}
+    if layout.device == "cpu":
+        found["DS_ACCELERATOR"] = "cpu"
+        if layout.strategy not in DEEPSPEED:  # with it, accelerate would leave DeepSpeed out
+            found["ACCELERATE_USE_CPU"] = "true"
+    return found
+
+
+def config_path(stage: str, layout: Layout) -> Path:
+    several = f"-{layout.machine_rank}" if layout.machines > 1 else ""
+    return LAUNCH_CONFIGS / f"{stage}{several}.json"
+
+
+def command(stage: str, layout: Layout) -> list[str]:
+    """What starts the workers of this machine."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+    return [*launcher, "--config_file", str(config_path(stage, layout)), "--module", "stages.launch.worker", stage]
+
+
+def write_config(stage: str, layout: Layout) -> None:
+    path = config_path(stage, layout)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(accelerate_config(layout), indent=2) + "\n", encoding="utf-8")
+
+
+def show(stage: str, launch: Launch) -> None:
+    """Print what the stage's command runs: layout, environment, command and accelerate's config."""
+    found = layout(launch)
+    print(f"launch | {stage}: {found}")
+    if found.processes == 1:
+        print(f"launch | runs in the process of `posttrain {stage}`; nothing is launched")
+        return
+    write_config(stage, found)
+    words = [f"{name}={value}" for name, value in environment(found).items()] + command(stage, found)
+    print(f"launch | {' '.join(words)}")
+    print(f"launch | {config_path(stage, found)}:")
+    print(config_path(stage, found).read_text(encoding="utf-8"), end="")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In a worker
+
+
+def is_worker() -> bool:
+    """Whether this process is one of those that accelerate or torchrun started."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def world_size() -> int:
+    return int(os.environ["WORLD_SIZE"]) if is_worker() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that publishes."""
+    return not is_worker() or os.environ["RANK"] == "0"
+
+
+def require(accelerator: Any, layout: Layout) -> None:
+    """That what runs is what was asked for. Launchers drop what they do not understand and train all the same.
+
+    Raises: InputError
+    """
+    plugin = accelerator.state.deepspeed_plugin
+    found = (str(accelerator.distributed_type).rpartition(".")[2], accelerator.num_processes)
+    stage = plugin.zero_stage if plugin is not None else 0
+    kinds = {"single": ("NO",), "ddp": ("MULTI_CPU", "MULTI_GPU"), "fsdp": ("FSDP",)}
+    kind_holds = found[0] in kinds.get(layout.strategy, ("DEEPSPEED",)) and stage == DEEPSPEED.get(layout.strategy, 0)
+    if not kind_holds or found[1] != layout.processes:
+        raise InputError(
+            "launch",
+            got=f"{found[0]}{f' stage {stage}' * bool(stage)}, {found[1]} process(es)",
+            wanted=str(layout),
+            do="start the stage by its own command, and look at `posttrain launch --show`",
+        )
