@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import InputError, PosttrainError
+from stages.launch import layout
 from stages.params import VLLM, Params
 from stages.paths import SFT_MODEL, TRACKER_LOGS
 from stages.process_tree import clean_environment, process_tree
@@ -94,8 +95,21 @@ def require_rollouts(params: Params) -> None:
             do="run posttrain from .venv-vllm (docs/vllm.md), or set it to false",
         )
     require_gpu("grpo.use_vllm", params.launch.device)
+    if vllm.mode == "colocate":
+        require_whole_groups(vllm.tensor_parallel_size, layout(params.launch).processes)
     if vllm.mode == "server" and vllm.server_base_url is None:
         require_gpus_apart(vllm, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def require_whole_groups(tensor_parallel_size: int, processes: int) -> None:
+    """Raises: InputError unless every training process is in a group that shares a copy of the model."""
+    if processes % tensor_parallel_size:
+        raise InputError(
+            "params.yaml: launch.vllm.tensor_parallel_size",
+            got=f"{tensor_parallel_size}, and {processes} training process(es)",
+            wanted="a divisor of launch.processes with mode colocate",
+            do="change one of them",
+        )
 
 
 def require_completions(params: Params) -> None:
@@ -167,7 +181,7 @@ def require_free_port(key: str, host: str, port: int) -> None:
 # The server
 
 
-def command(params: Params, model: Path) -> list[str]:
+def command(params: Params, model: Path, takes_weights: bool) -> list[str]:
     vllm = params.launch.vllm
     options: dict[str, object] = {
         "host": vllm.server_host,
@@ -181,17 +195,19 @@ def command(params: Params, model: Path) -> list[str]:
         "generation-config": "vllm",  # or generation_config.json of the model would fill in what a request leaves out
     }
     named = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
-    trust = ["--trust-remote-code"] if params.model.trust_remote_code else []
-    return [interpreter(vllm), "-m", "vllm.entrypoints.cli.main", "serve", str(model), *named, *trust]
+    named += ["--trust-remote-code"] if params.model.trust_remote_code else []
+    named += WEIGHT_SYNC if takes_weights else []
+    return [interpreter(vllm), "-m", "vllm.entrypoints.cli.main", "serve", str(model), *named]
 
 
-def environment(vllm: VLLM) -> dict[str, str]:
+def environment(vllm: VLLM, takes_weights: bool) -> dict[str, str]:
+    more = {"VLLM_SERVER_DEV_MODE": "1"} if takes_weights else {}  # the endpoints that do are for development
     return clean_environment(
         CUDA_DEVICE_ORDER="PCI_BUS_ID",
         CUDA_VISIBLE_DEVICES=",".join(map(str, vllm.gpus)),
         HF_HUB_OFFLINE="1",
         VLLM_NO_USAGE_STATS="1",
-        VLLM_SERVER_DEV_MODE="1",  # the endpoints that take weights
+        **more,
     )
 
 
@@ -216,14 +232,16 @@ def rollout_server(params: Params) -> Iterator[None]:
         yield
     else:
         require_free_port("group_port", vllm.server_host, vllm.group_port)
-        with serving(params, "grpo", SFT_MODEL, *WEIGHT_SYNC) as (url, process):
+        with serving(params, "grpo", SFT_MODEL, takes_weights=True) as (url, process):
             require_version(url)
             with announced(url, vllm.server_host), ends_this_process(process):
                 yield
 
 
 @contextmanager
-def serving(params: Params, stage: str, model: Path, *more: str) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+def serving(
+    params: Params, stage: str, model: Path, takes_weights: bool = False
+) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """A server of one model that is ready: its address, and the process whose end is its end.
 
     Raises: InputError if its port is taken or it is not ready in time; PosttrainError with the end of its log if it
@@ -232,7 +250,7 @@ def serving(params: Params, stage: str, model: Path, *more: str) -> Iterator[tup
     vllm, log = params.launch.vllm, TRACKER_LOGS / f"vllm-{stage}.log"
     url = f"http://{vllm.server_host}:{vllm.server_port}"
     require_free_port("server_port", vllm.server_host, vllm.server_port)
-    with process_tree([*command(params, model), *more], environment(vllm), log) as process:
+    with process_tree(command(params, model, takes_weights), environment(vllm, takes_weights), log) as process:
         try:
             wait_until_ready(url, vllm.server_timeout, process, log)
             print(f"{stage} | vLLM {version(url)} serves {model} at {url} | log: {log}", flush=True)

@@ -97,7 +97,7 @@ def told(params: Params, tmp_path: Path) -> tuple[Any, ...]:
     from stages import grpo
 
     config = grpo.trainer_config(params, tmp_path).to_dict()
-    return config, command(params, MODEL), environment(params.launch.vllm)
+    return config, command(params, MODEL, True), environment(params.launch.vllm, True)
 
 
 OTHER: dict[str, Any] = {
@@ -154,7 +154,7 @@ def test_the_server_is_told_seed_type_and_gpus(params_with: ParamsWith) -> None:
         **{"launch.vllm.gpus": [2, 3], "launch.vllm.tensor_parallel_size": 2, "launch.vllm.max_model_length": 128},
     }
     params = params_with(changes)
-    python, *rest = command(params, MODEL)
+    python, *rest = command(params, MODEL, takes_weights=False)
     assert python == sys.executable
     assert rest == [
         *("-m", "vllm.entrypoints.cli.main", "serve", "models/sft"),
@@ -162,7 +162,9 @@ def test_the_server_is_told_seed_type_and_gpus(params_with: ParamsWith) -> None:
         *("--gpu-memory-utilization", "0.3", "--max-model-len", "128", "--dtype", "bfloat16", "--seed", "7"),
         *("--model-impl", "vllm", "--generation-config", "vllm", "--trust-remote-code"),
     ]
-    assert environment(params.launch.vllm)["CUDA_VISIBLE_DEVICES"] == "2,3"
+    told = environment(params.launch.vllm, takes_weights=False)
+    assert told["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert "VLLM_SERVER_DEV_MODE" not in told
 
 
 @pytest.mark.parametrize(
@@ -239,6 +241,15 @@ def test_no_vllm_and_no_gpu_are_faults_of_the_check(
     vllm.require_rollouts(params_with({"launch.device": "cpu"}))
 
 
+@pytest.mark.parametrize(("size", "processes", "whole"), [(1, 3, True), (2, 4, True), (2, 1, False), (2, 3, False)])
+def test_processes_that_share_a_model_are_whole_groups(size: int, processes: int, whole: bool) -> None:
+    if whole:
+        vllm.require_whole_groups(size, processes)
+    else:
+        with pytest.raises(InputError, match=f"{size}, and {processes} training process"):
+            vllm.require_whole_groups(size, processes)
+
+
 @pytest.mark.parametrize(
     ("gpus", "visible", "apart"),
     [
@@ -269,7 +280,7 @@ def test_the_server_and_training_have_gpus_of_their_own(
 
 def test_no_interpreter_names_the_command_that_makes_it(params_with: ParamsWith, project: Path) -> None:
     with pytest.raises(InputError, match="make vllm") as caught:
-        command(params_with({"launch.vllm.python": ".venv-vllm/bin/python"}), MODEL)
+        command(params_with({"launch.vllm.python": ".venv-vllm/bin/python"}), MODEL, takes_weights=False)
     assert caught.value.where == "params.yaml: launch.vllm.python"
 
 
@@ -511,8 +522,11 @@ def test_every_sample_has_its_own_seed_and_the_samplers_parameters(ask: Callable
     keys = {"num_samples": 2, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 6}
     rows = completions(ask({"seed": 2**31 - 4, **{f"evaluate.{name}": value for name, value in keys.items()}}))
     assert [row["prompt_token_ids"] for row in rows] == PROMPTS
-    requests = sorted(asked()[1:], key=lambda request: (PROMPTS.index(request["prompt"]), request["seed"] < 9))
-    assert [request["seed"] for request in requests] == [2**31 - 4, 2**31 - 3, 2**31 - 2, 2**31 - 1, 0, 1]
+    seeds = [2**31 - 4, 2**31 - 3, 2**31 - 2, 2**31 - 1, 0, 1]
+    requests = sorted(asked()[1:], key=lambda request: seeds.index(request["seed"]))
+    assert [(request["prompt"], request["seed"]) for request in requests] == [
+        (PROMPTS[number // 2], seed) for number, seed in enumerate(seeds)
+    ]
     sent = {"model": "models/sft", "n": 1, "temperature": 0.7, "top_p": 0.9, "top_k": 0, "max_tokens": 6}
     assert all(request.items() >= sent.items() for request in requests)
     # Each completion is the one drawn from its prompt and seed, whatever order the server worked in.
