@@ -149,7 +149,7 @@ def run_stage(arguments: argparse.Namespace) -> None:
     from stages.checkpoint import only_run
     from stages.params import load_params
     from stages.paths import PARAMS
-    from stages.vllm import rollout_server
+    from stages.vllm.server import rollout_server
 
     stage, params = arguments.command, load_params(PARAMS)
     layout = launch.layout(params.launch)

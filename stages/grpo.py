@@ -62,7 +62,8 @@ from stages.training import (
     start,
 )
 from stages.trl_options import configure
-from stages.vllm import reseed, rollout_server, trainer_kwargs
+from stages.vllm import reseed, trainer_kwargs
+from stages.vllm.server import rollout_server
 from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, hold_out, settle
 
 NUM_SAMPLES = 4

@@ -18,7 +18,7 @@ from typing import Any
 from stages.errors import InputError, PosttrainError
 from stages.params import Params
 from stages.prompts import prompt_messages
-from stages.vllm import DIRECT, serving, version
+from stages.vllm.server import DIRECT, serving, version
 
 BUSY = {429, 502, 503, 504}
 WAITS_S = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -24,12 +24,12 @@ from stages import vllm
 from stages.errors import InputError, PosttrainError
 from stages.evaluate.completions import WAITS_S, Client
 from stages.params import VLLM, Params, check_params, read_yaml
-from stages.vllm import command, environment, rollout_server, serving, version
+from stages.vllm.server import DIRECT, SERVER, command, environment, rollout_server, serving, version
 
 ParamsWith = Callable[[dict[str, Any]], Params]
 
 ROOT = Path(__file__).parents[2]
-SERVER = Path(__file__).with_name("vllm_server.py")
+STAND_IN = Path(__file__).with_name("vllm_server.py")
 MODEL = Path("models/sft")
 LOG = Path(".posttrain/logs/vllm-evaluate.log")
 ENGINES = ("engine.lock", "worker.lock")
@@ -43,7 +43,7 @@ def free_port() -> int:
 
 def write_stand_in(folder: Path) -> Path:
     program = folder / "stand-in"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{SERVER}" "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{STAND_IN}" "$@"\n')
     program.chmod(0o755)
     return program
 
@@ -160,7 +160,7 @@ def test_the_server_is_told_seed_type_and_gpus(params_with: ParamsWith) -> None:
         *("-m", "vllm.entrypoints.cli.main", "serve", "models/sft"),
         *("--host", "127.0.0.1", "--port", "8000", "--tensor-parallel-size", "2"),
         *("--gpu-memory-utilization", "0.3", "--max-model-len", "128", "--dtype", "bfloat16", "--seed", "7"),
-        *("--model-impl", "vllm", "--generation-config", "vllm", "--trust-remote-code"),
+        *("--model-impl", "auto", "--generation-config", "vllm", "--trust-remote-code"),
     ]
     told = environment(params.launch.vllm, takes_weights=False)
     assert told["CUDA_VISIBLE_DEVICES"] == "2,3"
@@ -354,7 +354,7 @@ HOLDS = """
 import signal, sys, time
 from pathlib import Path
 from stages.params import load_params
-from stages.vllm import rollout_server, serving
+from stages.vllm.server import rollout_server, serving
 signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 params = load_params(Path("params.yaml"))
 with {context}:
@@ -416,13 +416,13 @@ def rollouts(ask: Callable[..., Params], project: Path, monkeypatch: pytest.Monk
 def test_grpo_has_a_server_that_takes_weights(rollouts: Callable[..., Params]) -> None:
     params = rollouts({"seed": 3})
     with rollout_server(params):
-        url = os.environ[vllm.SERVER]
+        url = os.environ[SERVER]
         assert url == f"http://127.0.0.1:{params.launch.vllm.server_port}"
         assert "127.0.0.1" in os.environ["no_proxy"]
         with rollout_server(params):  # in a process that this one starts
             assert len(asked()) == 1
         assert version(url) == "0.30.0"
-    assert vllm.SERVER not in os.environ
+    assert SERVER not in os.environ
     started = asked()[0]
     argv = started["argv"]
     assert (argv["seed"], argv["logprobs_mode"], argv["max_logprobs"]) == (3, "processed_logprobs", -1)
@@ -481,7 +481,7 @@ def test_a_server_that_dies_while_training_waits_ends_training(rollouts: Callabl
     process = start_holder("rollout_server(params)")
     body = json.dumps({"prompt": [1], "n": 1, "max_tokens": 1}).encode()
     with pytest.raises((URLError, ConnectionError)):
-        vllm.DIRECT.open(f"http://127.0.0.1:{params.launch.vllm.server_port}/v1/completions", body, timeout=10)
+        DIRECT.open(f"http://127.0.0.1:{params.launch.vllm.server_port}/v1/completions", body, timeout=10)
     assert process.wait(10) == 1
     said = Path("holder.log").read_text()
     assert "the vLLM server exited with 5" in said
