@@ -9,7 +9,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run test chaos setup vllm lint lock clean bench-rewards
+.PHONY: run test test-distributed chaos setup vllm lint lock clean bench-rewards
 
 run: setup
 	dvc repro
@@ -21,6 +21,10 @@ test: setup
 # Two dozen SIGKILLs at random moments of sft and grpo; a few minutes. A shorter form is in `make test`.
 chaos: setup
 	python -m tests.chaos
+
+# Every strategy in two processes on this machine, and whatever can be killed, killed; about half an hour.
+test-distributed: setup
+	pytest tests/distributed -m ""
 
 lint: setup
 	ruff format --check .

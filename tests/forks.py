@@ -50,7 +50,7 @@ class Run:
         root: Path,
         stage: str,
         processes: int = 1,
-        steps_per_generation: int | None = None,
+        before: Callable[[], None] | None = None,
         log: str = "run.log",
     ) -> None:
         self.log = root / ".posttrain" / log
@@ -60,7 +60,7 @@ class Run:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.processes = [
-            context.Process(target=run_stage, args=(root, stage, self.log, rank, processes, port, steps_per_generation))
+            context.Process(target=run_stage, args=(root, stage, self.log, rank, processes, port, before))
             for rank in range(processes)
         ]
         for process in self.processes:
@@ -103,9 +103,9 @@ class Run:
 
 
 def run_stage(
-    root: Path, stage: str, log: Path, rank: int, processes: int, port: int, steps_per_generation: int | None
+    root: Path, stage: str, log: Path, rank: int, processes: int, port: int, before: Callable[[], None] | None
 ) -> None:
-    """In the fork: the command as a user runs it, its output in a file."""
+    """In the fork: `before`, then the command as a user runs it, its output in a file."""
     os.chdir(root)
     handle = os.open(log if rank == 0 else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
@@ -114,12 +114,16 @@ def run_stage(
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     if processes > 1:
         join(rank, processes, port)
-    if steps_per_generation is not None:  # TRL's; params leave it at one optimizer step
-        import stages.grpo
-
-        config = stages.grpo.GRPOConfig
-        stages.grpo.GRPOConfig = functools.partial(config, steps_per_generation=steps_per_generation)
+    if before is not None:
+        before()
     sys.exit(main([stage]))
+
+
+def generate_for(steps: int) -> None:
+    """TRL's steps_per_generation; params leave it at one optimizer step."""
+    import stages.grpo
+
+    stages.grpo.GRPOConfig = functools.partial(stages.grpo.GRPOConfig, steps_per_generation=steps)
 
 
 def join(rank: int, processes: int, port: int) -> None:

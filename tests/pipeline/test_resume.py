@@ -5,6 +5,7 @@ ends in the middle of a step's sequences, gradient accumulation, a schedule, row
 for grpo two passes over each batch of generations.
 """
 
+import functools
 import json
 import multiprocessing
 import os
@@ -23,13 +24,16 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.checkpoint import steps
-from tests.forks import Run, context, hashes, workspace
+from tests.forks import Run, context, generate_for, hashes, workspace
 from tests.pipeline.conftest import Run as Command
 
 RESULTS = {
     "sft": {"models/sft/model.safetensors", "results/sft/curve.tsv", "results/sft/metrics.json"},
     "grpo": {"models/grpo/model.safetensors", "results/grpo/curve.tsv", "results/grpo/samples.jsonl"},
 }
+
+
+EIGHT_STEPS = functools.partial(generate_for, 8)
 
 
 @pytest.fixture(scope="module")
@@ -237,9 +241,9 @@ def test_a_second_run_at_once_is_refused(forks: Any, never_killed: Path, root: P
     assert_same_bytes(root, never_killed, "grpo")
 
 
-@pytest.mark.parametrize("options", [{"processes": 2}, {"steps_per_generation": 8}])
+@pytest.mark.parametrize("options", [{"processes": 2}, {"before": EIGHT_STEPS}])
 def test_several_processes_and_generations_for_several_steps(
-    forks: Any, root: Path, tmp_path: Path, options: dict[str, int]
+    forks: Any, root: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     reference = tmp_path / "reference"
     shutil.copytree(root, reference)
@@ -249,9 +253,9 @@ def test_several_processes_and_generations_for_several_steps(
     assert_same_bytes(root, reference, "grpo")
 
 
-@pytest.mark.parametrize("options", [{}, {"processes": 2}, {"steps_per_generation": 8}])
+@pytest.mark.parametrize("options", [{}, {"processes": 2}, {"before": EIGHT_STEPS}])
 def test_dynamic_sampling_goes_on_with_the_problem_that_was_next(
-    forks: Any, root: Path, tmp_path: Path, options: dict[str, int]
+    forks: Any, root: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     # One that some of the groups of a random model differ in, and some do not.
     repetition = {"weight": 1.0, "ngram_size": 3, "max_penalty": -1.0, "language": "en"}

@@ -83,10 +83,31 @@ def test_pitfalls_begin_at_their_edges() -> None:
     ],
 )
 def test_batches(prompts: int, generations: int, micro: int, processes: int, level: str, saw: str) -> None:
-    finding = rules.batches(prompts, generations, micro, processes)
+    finding = rules.batches("grpo.prompts_per_step x grpo.num_generations", prompts, generations, micro, processes)
     assert (finding.level, finding.saw) == (level, saw)
     if level == "fault":
-        assert finding.do == "Use 5 or 10 prompts, or other processes."
+        assert finding.do == "Use 10 or 15 of grpo.prompts_per_step, or 4 or 6 processes."
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mixed", "strategy", "level"),
+    [
+        ("bfloat16", None, "zero2", "fault"),
+        ("bfloat16", None, "zero3", "fault"),
+        ("bfloat16", None, "ddp", "ok"),
+        ("bfloat16", "bf16", "zero3", "ok"),
+        ("float32", None, "zero3", "ok"),
+    ],
+)
+def test_deepspeed_takes_short_weights_beside_long_ones(dtype: str, mixed: Any, strategy: str, level: str) -> None:
+    assert rules.master_weights(dtype, mixed, strategy).level == level
+
+
+def test_a_rollback_needs_an_optimizer_without_weights_of_its_own() -> None:
+    actions = {"kl_divergence": "rollback", "truncation": "warn"}
+    levels = [rules.rollbacks(actions, strategy).level for strategy in ("single", "ddp", "zero2", "zero3", "fsdp")]
+    assert levels == ["ok", "ok", "fault", "fault", "fault"]
+    assert rules.rollbacks({"kl_divergence": "stop"}, "zero3").level == "ok"
 
 
 def test_a_step_needs_as_many_problems_as_it_has_prompts() -> None:

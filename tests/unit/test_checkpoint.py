@@ -131,8 +131,9 @@ def test_processes_code_and_versions_are_among_the_facts(workspace: Path, monkey
     assert {"stages/grpo.py", "stages/training.py", "stages/rewards"} <= set(before["code"])
     assert None not in before["code"].values()
     assert {"torch", "transformers", "trl", "math-verify"} <= set(before["versions"])
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert differences(before, facts("grpo", load_params(PARAMS))) == ["launch.processes 1, now 2"]
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_PROCESSES", "2")
+    told = ["launch.processes 1, now 2", 'launch.strategy "single", now "ddp"']
+    assert differences(before, facts("grpo", load_params(PARAMS))) == told
 
 
 def test_differences_are_named_as_a_person_knows_them() -> None:

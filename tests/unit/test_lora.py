@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from stages import grpo, lora, prepare, sft
+from stages import export, grpo, lora, prepare, sft
 from stages.errors import InputError, RetryError
 from stages.resume import Saver
 from stages.scratch import random_model, train_tokenizer
@@ -85,8 +86,7 @@ def test_only_the_named_layers_move_and_the_merged_checkpoints_have_the_adapters
         assert {name.split(".")[-4] for name, p in model.named_parameters() if p.requires_grad} == {*TARGETS}
         return lora.merged(model, *rest)
 
-    monkeypatch.setattr(sft, "merged", merged)
-    monkeypatch.setattr(grpo, "merged", merged)
+    monkeypatch.setattr(export, "merged", merged)
     sft.run(params)
     grpo.run(params)
 
@@ -204,3 +204,21 @@ def test_four_bits_need_a_gpu_and_bitsandbytes(params_with: ParamsWith, monkeypa
     with pytest.raises(InputError, match="pip install bitsandbytes"):
         lora.loading(params)
     assert lora.loading(params_with(SMALL)) == {}
+
+
+def test_gathered_weights_merge_as_peft_merges_them(ready: PreTrainedTokenizerBase, params_with: ParamsWith) -> None:
+    params = params_with(SMALL)
+    torch.manual_seed(1)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained("base"), lora.adapter_config(params))
+    for name, value in model.named_parameters():
+        if "lora_B" in name:  # zero at first, and merging would do nothing
+            torch.nn.init.normal_(value.data)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    rebuilt = export.rebuilt(model, weights, params)
+    expected = model.merge_and_unload()
+    assert dict(rebuilt.named_parameters()).keys() == dict(expected.named_parameters()).keys()
+    for name, value in expected.named_parameters():
+        assert torch.allclose(rebuilt.get_parameter(name), value, atol=1e-6), name
+    weights.popitem()
+    with pytest.raises(RuntimeError, match="do not fit"):
+        export.rebuilt(model, {**weights, "other": torch.zeros(1)}, params)

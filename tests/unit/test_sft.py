@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from trl import SFTTrainer
 
@@ -93,18 +94,46 @@ def test_all_rows_too_long_is_an_error_with_the_longest(params: Params, tokenize
 
 
 @pytest.mark.parametrize(
-    ("sequences", "micro", "expected"),
+    ("sequences", "micro", "processes", "expected"),
     [
-        (128, 128, (128, 1)),
-        (128, 200, (128, 1)),
-        (128, 100, (64, 2)),
-        (96, 20, (16, 6)),
-        (7, 4, (1, 7)),  # a prime number of sequences only divides into single ones
+        (128, 128, 1, (128, 1)),
+        (128, 200, 1, (128, 1)),
+        (128, 100, 1, (64, 2)),
+        (96, 20, 1, (16, 6)),
+        (7, 4, 1, (1, 7)),  # a prime number of sequences only divides into single ones
+        (128, 128, 8, (16, 1)),
+        (96, 20, 4, (12, 2)),
+        (8, 128, 8, (1, 1)),
     ],
 )
-def test_batch_plan_splits_evenly(sequences: int, micro: int, expected: tuple[int, int]) -> None:
-    plan = batch_plan(sequences, micro)
+def test_batch_plan_splits_evenly(sequences: int, micro: int, processes: int, expected: tuple[int, int]) -> None:
+    plan = batch_plan(sequences, micro, processes)
     assert (plan.per_device, plan.accumulation) == expected
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_a_number_that_does() -> None:
+    with pytest.raises(InputError, match="use 4 processes"):
+        batch_plan(96, 20, 5)
+
+
+def test_an_epoch_has_whole_steps_of_the_order_it_always_had(
+    params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """23 rows in steps of 5: 20 of them an epoch, the first 20 that the sampler of torch draws."""
+    text = {"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}
+    shrunk = params.model_copy(update={"sft": params.sft.model_copy(update={"batch_size": 5})})
+    trainer = sft.Trainer(
+        model=random_model(params.model.scratch, tokenizer),
+        args=sft.trainer_config(shrunk, tmp_path),
+        train_dataset=Dataset.from_list([text] * 23),
+        processing_class=tokenizer,
+    )
+    sampler = trainer._get_train_sampler(trainer.train_dataset)
+    assert len(sampler) == 20
+    torch.manual_seed(3)
+    mine = list(sampler)
+    torch.manual_seed(3)
+    assert mine == list(torch.utils.data.RandomSampler(range(23)))[:20]
 
 
 def test_end_padding_and_generation_agree(params: Params, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -66,10 +66,10 @@ class Run:
         align_special_tokens(self.trainer.model, self.tokenizer)
         self.trainer.remove_callback(PrinterCallback)
 
-    def solve(self, model: Any) -> float:
+    def solve(self) -> float:
         """The real probe runs; its answer is replaced, because a random model solves nothing."""
         torch.rand(3)  # and it may even draw
-        assert grpo.probe_accuracy(model, self.tokenizer, self.probed, self.params, self.scoring) == 0
+        assert grpo.probe_accuracy(self.trainer, self.tokenizer, self.probed, self.params, self.scoring) == 0
         return self.solved.pop(0)
 
     def train(self) -> dict[str, Any]:

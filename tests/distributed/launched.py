@@ -1,0 +1,95 @@
+"""`posttrain STAGE` in several processes as a user starts it, and every process that came of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MARK = "POSTTRAIN_TEST_RUN"
+
+
+class Launched:
+    """A running stage. What it starts inherits a mark, also ranks in sessions of their own."""
+
+    def __init__(self, root: Path, stage: str, strategy: str, processes: int = 2, **launch: object) -> None:
+        self.root, self.stage, self.cookie = root, stage, uuid.uuid4().hex
+        self.log = root / ".posttrain" / f"{stage}-{self.cookie}.log"
+        self.log.parent.mkdir(exist_ok=True)
+        keys = {"strategy": strategy, "processes": processes, **launch}
+        variables = {f"POSTTRAIN_LAUNCH_{key.upper()}": str(value) for key, value in keys.items()}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", MARK: self.cookie, **variables}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "stages.cli", stage],
+                cwd=root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def wait(self, timeout_s: float = 240) -> int:
+        """The exit code, after which nothing of it runs any more."""
+        try:
+            code = self.process.wait(timeout_s)
+        finally:
+            self.sweep()
+        return code
+
+    def living(self) -> dict[int, str]:
+        """Command line of each process that carries the mark, by its number."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"{MARK}={self.cookie}".encode() in (path / "environ").read_bytes():
+                    found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        return found
+
+    def rank(self, number: int) -> int:
+        """The process that is a rank; its own children inherit its environment too, but not its command line."""
+        for pid, command in self.living().items():
+            environment = (Path("/proc") / str(pid) / "environ").read_bytes().split(b"\0")
+            if "stages.launch.worker" in command and f"RANK={number}".encode() in environment:
+                return pid
+        raise AssertionError(f"no rank {number}:\n{self.output()}")
+
+    def launcher(self) -> int:
+        return next(pid for pid, command in self.living().items() if "accelerate.commands.launch" in command)
+
+    def until(self, condition: Callable[[], object], timeout_s: float = 240) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, self.output()
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.05)
+
+    def until_saved(self, step: int) -> None:
+        """A checkpoint of that step or a later one is there."""
+        folder = self.root / ".posttrain/checkpoints" / self.stage
+        self.until(lambda: any(int(path.parent.name[5:]) >= step for path in folder.glob("*/step-*/manifest.json")))
+
+    def seconds_to_nothing(self, timeout_s: float = 60) -> float:
+        """Until the command and all that came of it have ended."""
+        began = time.monotonic()
+        while (left := self.living()) and time.monotonic() - began < timeout_s:
+            self.process.poll()
+            time.sleep(0.05)
+        seconds = time.monotonic() - began
+        self.sweep()
+        assert not left, left
+        return seconds
+
+    def sweep(self) -> None:
+        for pid in self.living():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

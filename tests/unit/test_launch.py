@@ -1,0 +1,203 @@
+"""From `launch` to processes: what auto stands for, what is refused, what accelerate is told."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+
+from stages import launch
+from stages.cli import main
+from stages.errors import InputError
+from stages.launch import accelerate_config, chosen, environment, layout, require
+from stages.launch.supervisor import Worker, signal_of
+from stages.params import Launch, load_params
+from stages.paths import PARAMS
+
+Keys = dict[str, Any]
+
+
+@pytest.fixture
+def shipped(project: Path) -> Launch:
+    return load_params(PARAMS).launch
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with 8, as far as can be told without one."""
+    monkeypatch.setattr(launch, "visible_gpus", lambda: 8)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, "single, 1 process, cpu"),
+        ({"processes": 2}, "ddp, 2 processes, cpu"),
+        ({"processes": 2, "strategy": "zero3"}, "zero3, 2 processes, cpu"),
+        ({"strategy": "cpu"}, "single, 1 process, cpu"),
+        ({"processes": 4, "machines": 2}, "ddp, 4 processes on 2 machines, cpu"),
+    ],
+)
+def test_layouts_without_gpus(shipped: Launch, keys: Keys, expected: str) -> None:
+    assert str(layout(shipped.model_copy(update={"device": "cpu", **keys}))) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, "zero2, 8 processes, cuda"),
+        ({"strategy": "ddp"}, "ddp, 8 processes, cuda"),
+        ({"strategy": "fsdp", "processes": 4}, "fsdp, 4 processes, cuda"),
+        ({"strategy": "single"}, "single, 1 process, cuda"),
+        ({"processes": 1}, "single, 1 process, cuda"),
+        ({"strategy": "cpu"}, "single, 1 process, cpu"),
+        ({"device": "cpu", "processes": 2}, "ddp, 2 processes, cpu"),
+        ({"machines": 2}, "zero2, 16 processes on 2 machines, cuda"),
+    ],
+)
+def test_layouts_with_gpus(gpus: None, shipped: Launch, keys: Keys, expected: str) -> None:
+    assert str(layout(shipped.model_copy(update=keys))) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "where", "got"),
+    [
+        ({"strategy": "zero2"}, "strategy", "zero2, processes 1"),
+        ({"strategy": "single", "processes": 2}, "strategy", "single, processes 2"),
+        ({"strategy": "cpu", "processes": 2}, "strategy", "cpu, processes 2"),
+        ({"strategy": "fsdp", "processes": 2}, "strategy", "fsdp on the CPU"),
+        ({"processes": 2, "offload": "optimizer"}, "offload", "optimizer with strategy ddp"),
+        ({"processes": 2, "strategy": "zero2", "offload": "all"}, "offload", "all with strategy zero2"),
+        ({"processes": 3, "machines": 2}, "processes", "3 on 2 machines"),
+        ({"machine_rank": 1}, "machine_rank", "1 of 1 machine(s)"),
+        ({"device": "cuda"}, "processes", "1 on 1 machine(s), and 0 GPU(s) here"),
+    ],
+)
+def test_what_does_not_fit_is_refused(shipped: Launch, keys: Keys, where: str, got: str) -> None:
+    with pytest.raises(InputError) as refused:
+        layout(shipped.model_copy(update=keys))
+    assert (refused.value.where, refused.value.got) == (f"params.yaml: launch.{where}", got)
+
+
+def test_more_processes_than_gpus_are_refused(gpus: None, shipped: Launch) -> None:
+    with pytest.raises(InputError, match="9 on 1 machine"):
+        layout(shipped.model_copy(update={"processes": 9}))
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [
+        ({"strategy": "ddp"}, "MULTI_GPU"),
+        ({"strategy": "zero2"}, "DEEPSPEED"),
+        ({"strategy": "zero3", "offload": "all", "mixed_precision": "bf16"}, "DEEPSPEED"),
+        ({"strategy": "fsdp"}, "FSDP"),
+        ({"strategy": "zero3", "machines": 2, "machine_rank": 1, "main_address": "[::1]:123"}, "DEEPSPEED"),
+    ],
+)
+def test_accelerate_reads_its_config(gpus: None, shipped: Launch, tmp_path: Path, keys: Keys, kind: str) -> None:
+    """By its own loader, which refuses keys that it does not know."""
+    wanted = layout(shipped.model_copy(update={"processes": 8, **keys}))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(accelerate_config(wanted)))
+    read = load_config_from_file(str(path))
+    assert str(read.distributed_type).endswith(kind)
+    assert (read.num_processes, read.mixed_precision) == (8, keys.get("mixed_precision", "no"))
+    assert read.deepspeed_config.get("zero_stage") == {"zero2": 2, "zero3": 3}.get(keys["strategy"])
+    assert read.deepspeed_config.get("offload_param_device", "none") == ("cpu" if "offload" in keys else "none")
+    if "machines" in keys:
+        assert (read.num_machines, read.machine_rank) == (2, 1)
+        assert (read.main_process_ip, read.main_process_port) == ("::1", 123)
+
+
+def test_deepspeed_on_the_cpu_is_not_told_that_it_is_one(shipped: Launch) -> None:
+    """With ACCELERATE_USE_CPU accelerate would run DDP."""
+    variables = {
+        name: environment(layout(shipped.model_copy(update={"processes": 2, "strategy": name})))
+        for name in ("ddp", "zero2", "zero3")
+    }
+    assert [name for name, found in variables.items() if "ACCELERATE_USE_CPU" in found] == ["ddp"]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
+def test_what_runs_has_to_be_what_was_asked_for(shipped: Launch, strategy: str) -> None:
+    wanted = layout(shipped.model_copy(update={"processes": 2, "strategy": strategy}))
+    stages = {"ddp": 0, "zero2": 2, "zero3": 3}
+    for running, stage in stages.items():
+        for processes in (1, 2):
+            kind = "DistributedType.DEEPSPEED" if stage else "DistributedType.MULTI_CPU"
+            plugin = SimpleNamespace(zero_stage=stage) if stage else None
+            accelerator = SimpleNamespace(
+                distributed_type=kind, num_processes=processes, state=SimpleNamespace(deepspeed_plugin=plugin)
+            )
+            if (running, processes) == (strategy, 2):
+                require(accelerator, wanted)
+            else:
+                with pytest.raises(InputError, match=f"{processes} process"):
+                    require(accelerator, wanted)
+
+
+def test_auto_is_never_left_open(shipped: Launch) -> None:
+    for processes, device in ((1, "cpu"), (2, "cpu"), (1, "cuda"), (8, "cuda")):
+        assert chosen(shipped, processes, device) != "auto"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Environment variables of one machine
+
+
+def test_the_environment_stands_in_for_keys_of_launch(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_params(PARAMS)
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_PROCESSES", "4")
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_STRATEGY", "zero2")
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_REPORT_TO", "[tensorboard]")
+    after = load_params(PARAMS)
+    assert (after.launch.processes, after.launch.strategy, after.launch.report_to) == (4, "zero2", ["tensorboard"])
+    assert after.model_copy(update={"launch": before.launch}) == before
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "wanted"),
+    [
+        ("POSTTRAIN_LAUNCH_PROCESES", "4", "POSTTRAIN_LAUNCH_PROCESSES"),
+        ("POSTTRAIN_LAUNCH_PROCESSES", "0", "greater than or equal to 1"),
+        ("POSTTRAIN_LAUNCH_STRATEGY", "zero9", "'zero3'"),
+        ("POSTTRAIN_LAUNCH_STRATEGY", "[", "a value in YAML"),
+    ],
+)
+def test_a_wrong_variable_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, wanted: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError) as refused:
+        load_params(PARAMS)
+    assert refused.value.where == variable
+    assert wanted in refused.value.wanted
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a person sees
+
+
+def test_show_prints_what_would_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["launch", "--show"]) == 0
+    assert "nothing is launched" in capsys.readouterr().out
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_PROCESSES", "2")
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_STRATEGY", "zero3")
+    assert main(["launch", "sft", "--show"]) == 0
+    told = capsys.readouterr().out
+    assert "launch | sft: zero3, 2 processes, cpu" in told
+    assert "--config_file .posttrain/launch/sft.json --module stages.launch.worker sft" in told
+    assert json.loads(told[told.index("{") :])["deepspeed_config"]["zero_stage"] == 3
+
+
+def test_the_launchers_log_says_which_signal_ended_a_worker() -> None:
+    log = """
+      exitcode  : -11 (pid: 4711)
+      traceback : Signal 11 (SIGSEGV) received by PID 4711
+    """
+    dead = [Worker(1, pid, None) for pid in (4711, 471)]  # type: ignore[arg-type]
+    assert [signal_of(worker, log) for worker in dead] == ["SIGSEGV", ""]
