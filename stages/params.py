@@ -667,13 +667,19 @@ def load_params(path: Path) -> Params:
     params = check_params(read_yaml(path), path)
     changes = launch_of(os.environ)
     try:
-        launch = Launch.model_validate({**params.launch.model_dump(), **changes})
+        launch = Launch.model_validate(merged(params.launch.model_dump(), changes))
     except ValidationError as error:
         key = str(error.errors()[0]["loc"][0])
         told = dict.fromkeys(one["msg"] for one in error.errors() if one["loc"][0] == key)
         where, wanted = LAUNCH_VARIABLES + key.upper(), " or: ".join(told)
         raise InputError(where, got=repr(changes[key]), wanted=wanted, do="change or unset it") from None
     return params.model_copy(update={"launch": launch})
+
+
+def merged(section: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Mappings key by key, everything else replaced."""
+    both = {key for key, value in changes.items() if isinstance(value, dict) and isinstance(section.get(key), dict)}
+    return {**section, **changes, **{key: {**section[key], **changes[key]} for key in both}}
 
 
 def launch_of(environment: Mapping[str, str]) -> dict[str, Any]:
