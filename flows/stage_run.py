@@ -17,7 +17,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +82,10 @@ def stage_names(root: Path) -> list[str]:
     return list(YAML(typ="safe", pure=True).load(path)["stages"])
 
 
-def run_stage(stage: str, root: Path, on_line: Callable[[str], None]) -> StageRun:
+def run_stage(stage: str, root: Path, on_line: Callable[[str], None], options: Sequence[str] = ()) -> StageRun:
     """Bring one stage up to date, handing each line of output to `on_line` as it comes.
 
-    Whatever interrupts it (Ctrl-C, Prefect's cancellation, an error in `on_line`), no process of the stage survives.
+    `options` are further ones of `dvc repro`, such as `--force`. Whatever interrupts it (Ctrl-C, Prefect's cancellation, an error in `on_line`), no process of the stage survives.
 
     Raises: StageFailed
     """
@@ -93,7 +93,7 @@ def run_stage(stage: str, root: Path, on_line: Callable[[str], None]) -> StageRu
     said: list[Outcome] = []
     code: int | None = None
     tail: deque[str] = deque(maxlen=TAIL_LINES)
-    with dvc_repro(stage, root) as process:
+    with dvc_repro(stage, root, options) as process:
         for line in lines(output(process)):
             said += [outcome for start, outcome in DVC_SAYS.items() if line.startswith(start.format(stage))]
             if failure := COMMAND_FAILED.search(line):
@@ -106,10 +106,10 @@ def run_stage(stage: str, root: Path, on_line: Callable[[str], None]) -> StageRu
 
 
 @contextmanager
-def dvc_repro(stage: str, root: Path) -> Iterator[subprocess.Popen[bytes]]:
+def dvc_repro(stage: str, root: Path, options: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """`dvc repro` of one stage in a session of its own, over with all its descendants when the context is."""
     cookie = uuid.uuid4().hex
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *options, stage]
     with subprocess.Popen(
         command,
         cwd=root,
