@@ -2,7 +2,7 @@
 
 Reads   dvc.yaml, params.yaml, recipes/, what git does not carry of the stages' inputs, DVC's cache
 Writes  .posttrain/worktrees/NAME/ while it runs, an experiment NAME in the end, .posttrain/reports/NAME.html
-Run     with workspace(Path.cwd(), None, {"grpo.beta": 0.02}, stages, print) as space: run_stage("grpo", space.root, print)
+Run     with workspace(Path.cwd(), None, {"grpo.beta": 0.02}, ["grpo"], print) as space: ...
 
 NAME has a hash of the commit and of the params. A worktree whose run did not end well stays, so that the same command
 goes on there from its checkpoints. The cache is shared: what equals an earlier run is restored.
@@ -62,7 +62,8 @@ def workspace(
             yield Workspace(tree, name)
             save(root, tree, name, stages)
         except BaseException:
-            on_line(f"kept {tree.relative_to(root)}: the same command goes on there")
+            if (tree / MADE).exists():
+                on_line(f"kept {tree.relative_to(root)}: the same command goes on there")
             raise
         with held(root / REFERENCES_LOCK, on_line):
             remove(root, tree)
@@ -90,7 +91,8 @@ def experiment_name(commit: str, params: str, recipe: str | None, changes: Mappi
     """Words for a person, and a hash of all that the run is of."""
     pairs = [f"{key.rpartition('.')[2]}-{value}" for key, value in sorted(changes.items())]
     words = re.sub(r"\W+", "-", "-".join([*([recipe] if recipe else []), *pairs]))
-    return f"{words[:40].strip('-')}-{hashlib.sha256(f'{commit}\n{params}'.encode()).hexdigest()[:8]}"
+    identity = hashlib.sha256("\n".join([commit, params]).encode()).hexdigest()
+    return f"{words[:40].strip('-')}-{identity[:8]}"
 
 
 def make(root: Path, tree: Path, commit: str, params: str, on_line: Callable[[str], None]) -> None:
