@@ -31,6 +31,7 @@ from stages.recipe import merged
 REFERENCES_LOCK = LOCKS / "references.lock"
 MADE = Path(".posttrain/made")
 READ_BY_ALL = (GRAPH, PARAMS, RECIPES, Path("stages"), Path(".dvc/config"))
+MADE_BY = ("outs", "metrics", "plots")
 NO_INPUT = {"__pycache__", ".git"}
 
 
@@ -122,7 +123,7 @@ def configure(root: Path, tree: Path) -> None:
 def inputs(root: Path) -> list[str]:
     """What the stages depend on and no stage makes."""
     stages = YAML(typ="safe", pure=True).load(root / GRAPH)["stages"].values()
-    made = {path for stage in stages for kind in ("outs", "metrics", "plots") for path in names(stage.get(kind, []))}
+    made = {path for stage in stages for kind in MADE_BY for path in names(stage.get(kind, []))}
     return sorted({dep for stage in stages for dep in names(stage.get("deps", []))} - made)
 
 
@@ -153,8 +154,16 @@ def save(root: Path, tree: Path, name: str, stages: Sequence[str]) -> None:
     if REPORT.stem in stages and (tree / REPORT).exists():
         (root / REPORTS).mkdir(parents=True, exist_ok=True)
         shutil.copy(tree / REPORT, root / REPORTS / f"{name}.html")
+    untracked = [f"--include-untracked={path}" for path in uncached(tree, stages)]
     with held(root / REFERENCES_LOCK, lambda _: None):
-        dvc(tree, "exp", "save", "--quiet", "--force", "--name", name, *stages)
+        dvc(tree, "exp", "save", "--quiet", "--force", "--name", name, *untracked, *stages)
+
+
+def uncached(tree: Path, stages: Sequence[str]) -> list[str]:
+    """Outputs that git and not DVC's cache keeps; a commit that has none of them yet would leave them out."""
+    graph = YAML(typ="safe", pure=True).load(tree / GRAPH)["stages"]
+    outs = [out for stage in stages for kind in MADE_BY for out in graph[stage].get(kind, []) if isinstance(out, dict)]
+    return [path for out in outs for path, how in out.items() if how.get("cache") is False and (tree / path).exists()]
 
 
 def remove(root: Path, tree: Path) -> None:

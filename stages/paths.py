@@ -27,5 +27,6 @@ CHECKPOINTS = Path(".posttrain/checkpoints")
 LOCKS = Path(".posttrain/locks")
 WORKTREES = Path(".posttrain/worktrees")
 REPORTS = Path(".posttrain/reports")
+SWEEPS = Path(".posttrain/sweeps")
 
 LIGHTEVAL_ENVIRONMENT = Path(".venv-lighteval")
