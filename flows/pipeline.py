@@ -193,8 +193,9 @@ def main(argv: Sequence[str]) -> int:
     except PosttrainError as error:
         print(f"pipeline | {error}", file=sys.stderr)
         return error.exit_code
-    except TimeoutError as error:
-        print(f"pipeline | {error} | next: the same command, which goes on", file=sys.stderr)
+    except TimeoutError:
+        limit = parameters["timeout_s"]
+        print(f"pipeline | a stage took more than {limit:g} s | next: the same command, which goes on", file=sys.stderr)
         return EXIT_RETRY
     except KeyboardInterrupt:
         print("pipeline | interrupted | next: the same command, which repeats nothing that was done", file=sys.stderr)

@@ -146,7 +146,7 @@ def row(run: PointRun) -> dict[str, Any]:
 def values(text: str) -> tuple[str, list[Setting]]:
     """`grpo.beta=0.01,0.02` as a key and its values, which are YAML."""
     key, equals, listed = text.partition("=")
-    name, found = setting(f"{key}{equals}[{listed}]" if listed else text)
+    name, found = setting(f"{key}=[{listed}]" if equals else text)
     return name, found
 
 

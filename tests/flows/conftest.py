@@ -47,8 +47,8 @@ def dvc_project(empty_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return make
 
 
-# Trains nothing: pass@1 is grpo.beta, which may not be 0.25. Where grpo.max_steps is 77, grpo stops once and goes on from
-# what it left. What ran is written down in the file that RAN names.
+# Trains nothing: pass@1 is grpo.beta, which may not be 0.25. Where grpo.max_steps is 77, grpo stops once and goes on
+# from what it left. What ran is written down in the file that RAN names.
 STAGE = """
 import json, os, pathlib, sys
 from ruamel.yaml import YAML
