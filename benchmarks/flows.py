@@ -4,20 +4,23 @@ Reads   nothing
 Writes  a table to standard output; a project and a Prefect server in a temporary folder
 Run     python -m benchmarks.flows --rounds 5
 
-Each round runs, one after the other, `dvc repro`, five `dvc repro --single-item` and the flow, so that the load of the
-machine is the same for all. The server is up before the first; each command is a process of its own.
+Each round runs, one after the other, `dvc repro`, `dvc repro --single-item` and the flow, so that the load of the
+machine is the same for all; medians of the rounds. The server is up before the first, its own work is not counted.
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 STAGES = ("prepare", "sft", "grpo", "evaluate", "report")
 DVC = [sys.executable, "-m", "dvc"]
@@ -36,39 +39,48 @@ def project(root: Path) -> None:
         subprocess.run(command, cwd=root, check=True)
 
 
-def ways(root: Path, environment: dict[str, str]) -> dict[str, Callable[[list[str]], None]]:
-    """The three ways to bring all stages up to date, by name; each takes further options."""
+Times = tuple[float, float]
+"""By the clock on the wall, and of processors by the command and all that it started; both in seconds."""
 
-    def run(*command: str) -> None:
+
+def timed(root: Path, environment: dict[str, str], *commands: list[str]) -> Times:
+    began, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    for command in commands:
         subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True)
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.monotonic() - began, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
-    def one_by_one(options: list[str]) -> None:
-        for stage in STAGES:
-            run(*DVC, "repro", "--single-item", *options, stage)
 
+def one_round(root: Path, environment: dict[str, str], options: list[str]) -> dict[str, Times]:
+    run = partial(timed, root, environment)
+    singles = [[*DVC, "repro", "--single-item", *options, stage] for stage in STAGES]
     return {
-        "dvc repro": lambda options: run(*DVC, "repro", *options),
-        "dvc repro --single-item, five times": one_by_one,
-        "the flow": lambda options: run(*FLOW, *options),
+        "`dvc repro`": run([*DVC, "repro", *options]),
+        "`dvc repro --single-item`, one stage": run(singles[0]),
+        "the same, five stages": run(*singles),
+        "the flow, one stage": run([*FLOW, STAGES[0], *options]),
+        "the flow, five stages": run([*FLOW, *STAGES, *options]),
     }
 
 
-def seconds(work: Callable[[list[str]], None], options: list[str]) -> float:
-    began = time.monotonic()
-    work(options)
-    return time.monotonic() - began
+def more(times: dict[str, Times]) -> tuple[Times, Times]:
+    """What the flow takes beside the DVC in it: once, and for each stage."""
+    _, single, singles, flow, flows = map(np.array, times.values())
+    once = flow - single
+    return tuple(once), tuple((flows - singles - once) / (len(STAGES) - 1))
 
 
 def measure(rounds: int, root: Path, environment: dict[str, str]) -> None:
-    compared = ways(root, environment)
-    for work in compared.values():
-        work([])
-    print("| | " + " | ".join(compared) + " | flow beside its DVC, a stage |\n|---|" + "---:|" * (len(compared) + 1))
     for name, options in (("unchanged", []), ("all forced", ["--force"])):
-        times = [[seconds(work, options) for work in compared.values()] for _ in range(rounds)]
-        medians = [statistics.median(column) for column in zip(*times, strict=True)]
-        more = statistics.median((flow - single) / len(STAGES) for _, single, flow in times)
-        print(f"| {name} | " + " | ".join(f"{median:.2f} s" for median in medians) + f" | {more:.2f} s |")
+        found = []
+        for _ in range(rounds):
+            times = one_round(root, environment, options)
+            once, each = more(times)
+            found.append({**times, "the flow beside its DVC, once": once, "and for each stage": each})
+        print(f"| {name} | seconds | of processors |\n|---|---:|---:|")
+        for row in found[0]:
+            wall, used = (statistics.median(times[row][kind] for times in found) for kind in (0, 1))
+            print(f"| {row} | {wall:.2f} | {used:.2f} |")
 
 
 def main() -> None:
