@@ -2,20 +2,21 @@
 PYTHON ?= python3.11
 VENV := .venv
 EVAL_VENV := .venv-lighteval
+VLLM_VENV := .venv-vllm
 OWN_UV := .posttrain/uv/bin/uv
 UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 # uv does not read pip's settings: hand it the user's find-links, from the environment or from pip's configuration.
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run test test-distributed chaos setup lint lock clean bench-rewards
+.PHONY: run test test-distributed chaos setup vllm lint lock clean bench-rewards
 
 run: setup
 	dvc repro
 	posttrain gate
 
 test: setup
-	pytest
+	pytest --numprocesses 2 --dist loadgroup
 
 # Two dozen SIGKILLs at random moments of sft and grpo; a few minutes. A shorter form is in `make test`.
 chaos: setup
@@ -37,6 +38,9 @@ bench-rewards: setup
 
 setup: $(VENV)/.complete $(EVAL_VENV)/.complete
 
+# An environment that trains and serves with vLLM, for a machine with GPUs: docs/vllm.md
+vllm: $(VLLM_VENV)/.complete
+
 # The stamp is written last: a set-up that was interrupted is made again.
 $(VENV)/.complete: requirements/train.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --clear --python $(PYTHON) $(VENV)
@@ -50,6 +54,12 @@ $(EVAL_VENV)/.complete: requirements/lighteval.txt | $(UV)
 	$(UV) pip install --quiet --python $(EVAL_VENV)/bin/python --requirement requirements/lighteval.txt
 	@touch $@
 
+$(VLLM_VENV)/.complete: requirements/vllm.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) $(VLLM_VENV)
+	$(UV) pip install --quiet --python $(VLLM_VENV)/bin/python --requirement requirements/vllm.txt
+	$(UV) pip install --quiet --python $(VLLM_VENV)/bin/python --no-deps --editable .
+	@touch $@
+
 $(OWN_UV):
 	$(PYTHON) -m venv .posttrain/uv
 	.posttrain/uv/bin/python -m pip install --quiet uv
@@ -60,7 +70,8 @@ COMPILE = $(UV) pip compile --quiet --upgrade --prerelease disallow --python-ver
 lock: | $(UV)
 	$(COMPILE) pyproject.toml --extra dev --output-file requirements/train.txt
 	$(COMPILE) requirements/lighteval.in --output-file requirements/lighteval.txt
-	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements/train.txt requirements/lighteval.txt
+	$(subst disallow,if-necessary,$(COMPILE)) requirements/vllm.in --output-file requirements/vllm.txt
+	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements/train.txt requirements/lighteval.txt requirements/vllm.txt
 
 clean:
-	rm -rf $(VENV) $(EVAL_VENV) .posttrain
+	rm -rf $(VENV) $(EVAL_VENV) $(VLLM_VENV) .posttrain

@@ -1,52 +1,100 @@
 """The flow `posttrain`: the stages of dvc.yaml, one Prefect task each.
 
-Reads   dvc.yaml, results/evaluate/metrics.json
-Writes  a table of what ran, as an artifact of the flow run; the stages write everything else
-Run     python -m flows.pipeline [STAGE ...]; exit code 0, 1 if a stage failed, 2 for an unknown stage, 130 for Ctrl-C
+Reads   dvc.yaml; with a recipe or overrides also params.yaml and recipes/; results/ for what it shows
+Writes  artifacts of the flow run; the stages write everything else
+Run     python -m flows.pipeline [STAGE ...] [--recipe NAME] [--set KEY=VALUE ...] [--force [STAGE ...]]
+
+Exit codes: 0, 1 if a stage failed, 2 for wrong input, 75 if a stage ran out of time, 130 for Ctrl-C.
 
 Needs no server: without PREFECT_API_URL, Prefect starts one for the time of the flow. What runs and in which order is
 said by dvc.yaml, what is up to date by DVC, and a stage that failed is repeated by running the flow again.
 """
 
+import argparse
+import hashlib
 import json
 import logging
 import signal
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from flows.stage_run import Outcome, StageRun, run_stage, stage_names
-from stages.errors import InputError, PosttrainError
-from stages.paths import EVALUATE_RESULTS
+from flows.artifacts import show, with_progress
+from flows.lock import held
+from flows.stage_run import Outcome, StageFailed, StageRun, run_stage, stage_names
+from flows.worktree import Workspace, workspace
+from stages.errors import EXIT_RETRY, InputError, PosttrainError
+from stages.params import read_yaml
+from stages.paths import GRAPH, LOCKS, PARAMS, REPORT, REPORTS
+from stages.recipe import merged
+
+Setting = bool | int | float | str | list[Any] | dict[str, Any] | None
 
 STATE_NAMES: dict[Outcome, str] = {"ran": "Completed", "unchanged": "Skipped", "restored": "Cached"}
+RETRY_DELAYS_S = [1.0, 30.0, 120.0]
 
 
 @flow(name="posttrain")
-def pipeline(stages: list[str] | None = None) -> list[StageRun]:
-    """Bring the stages up to date in the order of dvc.yaml: all, or those asked for and nothing before them."""
-    runs: list[StageRun] = []
-    for stage in chosen(stages, stage_names(Path.cwd())):
-        # Called, not submitted: Prefect cannot interrupt what runs in a thread.
-        runs.append(stage_task(stage).result())
-    create_markdown_artifact(summary(runs), key="posttrain", description="what ran, and what it came to")
+def pipeline(
+    stages: list[str] | None = None,
+    recipe: str | None = None,
+    set: dict[str, Setting] | None = None,
+    force: bool | list[str] = False,
+    timeout_s: float | None = None,
+) -> list[StageRun]:
+    """Bring the stages up to date in the order of dvc.yaml: all, or those asked for and nothing before them.
+
+    Args:
+        stages: Some of those of dvc.yaml.
+        recipe: One of recipes/, merged into params.yaml first.
+        set: Other params, such as `{"grpo.num_generations": 8}`. They and a recipe get a worktree of their own.
+        force: Stages to run although nothing changed, or true for all.
+        timeout_s: Seconds after which a stage is ended and told as TimedOut.
+    """
+    root, log = Path.cwd(), get_run_logger()
+    names = chosen(stages, stage_names(root))
+    forced = forced_of(force, names)
+    with workspace(root, recipe, set or {}, names, log.info) as space:
+        timed = stage_task.with_options(timeout_seconds=timeout_s)
+        runs: list[StageRun] = []
+        for stage in names:
+            with only_once(stage, root, space, log):
+                # Called, not submitted: Prefect cannot interrupt what runs in a thread.
+                runs.append(timed(stage, space.root, ["--force"] if stage in forced else []).result())
+        show(runs, space.root, report_of(runs, root, space))
     return runs
 
 
-@task(task_run_name="{stage}", cache_policy=NO_CACHE)  # DVC alone decides what is up to date
-def stage_task(stage: str) -> State[StageRun]:
-    """One stage in the working directory; the name of the state says whether it had to run."""
-    run = run_stage(stage, Path.cwd(), get_run_logger().info)
+def worth_repeating(_task: Any, _run: Any, state: State[Any]) -> bool:
+    """Whether the stage's command said that the same command goes on or succeeds: it was stopped, or is running."""
+    failure = state.result(raise_on_failure=False)
+    return isinstance(failure, StageFailed) and failure.code == EXIT_RETRY
+
+
+@task(
+    task_run_name="{stage}",
+    cache_policy=NO_CACHE,  # DVC alone decides what is up to date
+    retries=len(RETRY_DELAYS_S),
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=worth_repeating,
+)
+def stage_task(stage: str, root: Path | None = None, options: Sequence[str] = ()) -> State[StageRun]:
+    """One stage in a folder, the working directory if none is given; the state's name says whether it had to run."""
+    run = run_stage(stage, root or Path.cwd(), with_progress(stage, get_run_logger()), options)
     return Completed(name=STATE_NAMES[run.outcome], message=f"{run.outcome}, {run.seconds:.0f} s", data=run)
 
 
-def chosen(stages: list[str] | None, known: list[str]) -> list[str]:
+def chosen(stages: list[str] | None, known: list[str], where: str = "stages") -> list[str]:
     """The stages asked for, in the order they can run in.
 
     Raises: InputError if there are none, or one that dvc.yaml does not have.
@@ -55,20 +103,37 @@ def chosen(stages: list[str] | None, known: list[str]) -> list[str]:
         return known
     if not stages or set(stages) - set(known):
         got = ", ".join(stages) or "no stage"
-        raise InputError("stages", got=got, wanted=f"some of {', '.join(known)}", do="leave it out to run them all")
+        raise InputError(where, got=got, wanted=f"some of {', '.join(known)}", do="leave it out to run them all")
     return [stage for stage in known if stage in stages]
 
 
-def summary(runs: list[StageRun]) -> str:
-    """A Markdown table of the runs, and the evaluation if it is one of them: that of another run may be out of date."""
-    rows = [f"| {run.stage} | {run.outcome} | {run.seconds:.0f} |" for run in runs]
-    table = "\n".join(["| stage | outcome | seconds |", "|---|---|---:|", *rows])
-    path = EVALUATE_RESULTS / "metrics.json"
-    if not path.is_file() or all(run.stage != EVALUATE_RESULTS.name for run in runs):
-        return table
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    before, after = metrics["sft"]["pass@1"], metrics["grpo"]["pass@1"]
-    return f"{table}\n\n**{metrics['verdict']}**: pass@1 {before:.3f} after SFT, {after:.3f} after GRPO"
+def forced_of(force: bool | list[str], names: list[str]) -> list[str]:
+    if isinstance(force, bool):
+        return names if force else []
+    return chosen(force, names, "force")
+
+
+def only_once(stage: str, root: Path, space: Workspace, log: Any) -> AbstractContextManager[None]:
+    """Of runs in worktrees that would do the same work at one time, one does it; DVC's cache then has it for others."""
+    if space.experiment is None:
+        return nullcontext()
+    return held(root / LOCKS / f"{stage}-{work(stage, space.root)}.lock", log.info)
+
+
+def work(stage: str, root: Path) -> str:
+    """A hash of what this stage and all before it take from params.yaml; the rest is the same for all worktrees."""
+    graph, params = read_yaml(root / GRAPH)["stages"], read_yaml(root / PARAMS)
+    upto = list(graph)[: list(graph).index(stage) + 1]
+    sections = {section for name in upto for section in graph[name].get("params", [])}
+    taken = {section: params.get(section) for section in sorted(sections)}
+    return hashlib.sha256(json.dumps(taken, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def report_of(runs: Sequence[StageRun], root: Path, space: Workspace) -> Path | None:
+    """Where the report will be found, if it is of this run."""
+    if all(run.stage != REPORT.stem for run in runs) or not (space.root / REPORT).exists():
+        return None
+    return root / (REPORT if space.experiment is None else REPORTS / f"{space.experiment}.html")
 
 
 def start_server() -> None:
@@ -84,20 +149,61 @@ def start_server() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def main(arguments: list[str]) -> int:
+def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description="The stages as a Prefect flow.")
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="all if none is given")
+    parser.add_argument("--recipe", metavar="NAME", help="one of recipes/, merged into params.yaml in a worktree")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="grpo.beta=0.02")
+    parser.add_argument("--force", nargs="*", metavar="STAGE", help="run although unchanged; all if none is named")
+    parser.add_argument("--timeout-s", type=float, metavar="SECONDS", help="of one stage")
+    return parser.parse_args(argv)
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """`grpo.beta=0.02` as a key and a value, which is YAML."""
+    key, equals, value = text.partition("=")
     try:
-        stages = chosen(arguments or None, stage_names(Path.cwd()))  # here too: the flow can say no only to a server
+        if key and equals:
+            return key, YAML(typ="safe", pure=True).load(value)
+    except YAMLError:
+        pass
+    raise InputError(text, got="no KEY=VALUE", wanted="such as grpo.num_generations=8", do="write the value as YAML")
+
+
+def parameters_of(argv: Sequence[str]) -> dict[str, Any]:
+    """Those of the flow, checked here too: the flow can say no only to a server.
+
+    Raises: InputError
+    """
+    given = arguments_of(argv)
+    stages = chosen(given.stages or None, stage_names(Path.cwd()))
+    changes = dict(map(setting, given.set))
+    if given.recipe or changes:
+        merged(given.recipe, changes)
+    force = given.force or given.force is not None
+    forced_of(force, stages)
+    return {"stages": stages, "recipe": given.recipe, "set": changes, "force": force, "timeout_s": given.timeout_s}
+
+
+def main(argv: Sequence[str]) -> int:
+    try:
+        parameters = parameters_of(argv)
         start_server()
-        runs = pipeline(stages)
+        runs = pipeline(**parameters)
     except PosttrainError as error:
         print(f"pipeline | {error}", file=sys.stderr)
         return error.exit_code
+    except TimeoutError:
+        limit = parameters["timeout_s"]
+        print(f"pipeline | a stage took more than {limit:g} s | next: the same command, which goes on", file=sys.stderr)
+        return EXIT_RETRY
     except KeyboardInterrupt:
         print("pipeline | interrupted | next: the same command, which repeats nothing that was done", file=sys.stderr)
         return 130
     finally:
         logging.getLogger("prefect").setLevel(logging.WARNING)  # the server's farewell would stand below our last line
-    print(f"pipeline | {', '.join(f'{run.stage} {run.outcome}' for run in runs)} | next: posttrain gate")
+    after = "dvc exp show" if parameters["recipe"] or parameters["set"] else "posttrain gate"
+    print(f"pipeline | {', '.join(f'{run.stage} {run.outcome}' for run in runs)} | next: {after}")
     return 0
 
 

@@ -17,14 +17,16 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from ruamel.yaml import YAML
 
+from flows.lock import WORKSPACE_LOCK, held
 from stages.errors import InputError, PosttrainError
 
 Outcome = Literal["ran", "unchanged", "restored"]
@@ -82,18 +84,26 @@ def stage_names(root: Path) -> list[str]:
     return list(YAML(typ="safe", pure=True).load(path)["stages"])
 
 
-def run_stage(stage: str, root: Path, on_line: Callable[[str], None]) -> StageRun:
+def run_stage(stage: str, root: Path, on_line: Callable[[str], None], options: Sequence[str] = ()) -> StageRun:
     """Bring one stage up to date, handing each line of output to `on_line` as it comes.
 
-    Whatever interrupts it (Ctrl-C, Prefect's cancellation, an error in `on_line`), no process of the stage survives.
+    `options` are further ones of `dvc repro`, such as `--force`. Whatever interrupts it (Ctrl-C, Prefect's
+    cancellation, an error in `on_line`), no process of the stage survives. While another run is at a stage of this
+    workspace, it waits; what a killed one left running there is ended first.
 
     Raises: StageFailed
     """
+    with held(root / WORKSPACE_LOCK, on_line):
+        end_leftovers(root, on_line)
+        return brought_up_to_date(stage, root, on_line, options)
+
+
+def brought_up_to_date(stage: str, root: Path, on_line: Callable[[str], None], options: Sequence[str]) -> StageRun:
     began = time.monotonic()
     said: list[Outcome] = []
     code: int | None = None
     tail: deque[str] = deque(maxlen=TAIL_LINES)
-    with dvc_repro(stage, root) as process:
+    with dvc_repro(stage, root, options) as process:
         for line in lines(output(process)):
             said += [outcome for start, outcome in DVC_SAYS.items() if line.startswith(start.format(stage))]
             if failure := COMMAND_FAILED.search(line):
@@ -106,14 +116,14 @@ def run_stage(stage: str, root: Path, on_line: Callable[[str], None]) -> StageRu
 
 
 @contextmanager
-def dvc_repro(stage: str, root: Path) -> Iterator[subprocess.Popen[bytes]]:
+def dvc_repro(stage: str, root: Path, options: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """`dvc repro` of one stage in a session of its own, over with all its descendants when the context is."""
-    cookie = uuid.uuid4().hex
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    cookie = mark(root) + uuid.uuid4().hex
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *options, stage]
     with subprocess.Popen(
         command,
         cwd=root,
-        env=environment(cookie),
+        env=environment(root, cookie),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -125,11 +135,21 @@ def dvc_repro(stage: str, root: Path) -> Iterator[subprocess.Popen[bytes]]:
             stop(process, cookie)
 
 
-def environment(cookie: str) -> dict[str, str]:
+def environment(root: Path, cookie: str) -> dict[str, str]:
     """Ours, with the commands of this Python first in PATH, unbuffered, and a mark that every descendant inherits."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    # An editable install of another folder, such as the one that a worktree is of, would run that folder's code.
+    code = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     # SPT_NOENV: setproctitle, which vLLM's and Ray's workers use, else overwrites the environment that the mark is in.
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "SPT_NOENV": "1", COOKIE: cookie}
+    return {
+        **{**os.environ, "PATH": path, "PYTHONPATH": code},
+        **{"PYTHONUNBUFFERED": "1", "SPT_NOENV": "1", COOKIE: cookie},
+    }
+
+
+def mark(root: Path) -> str:
+    """How the cookies of all runs in a workspace begin."""
+    return f"{root.resolve()}:"
 
 
 def output(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
@@ -173,18 +193,32 @@ def stop(process: subprocess.Popen[bytes], cookie: str) -> None:
     """
     try:
         process.send_signal(signal.SIGINT)
-        signal_others(process, cookie, signal.SIGTERM, GRACE_S)
-        signal_others(process, cookie, signal.SIGKILL, CLEAN_UP_S)
+        signal_all(partial(others, process, cookie), signal.SIGTERM, GRACE_S, process)
+        signal_all(partial(others, process, cookie), signal.SIGKILL, CLEAN_UP_S, process)
     finally:
         process.kill()
-        signal_others(process, cookie, signal.SIGKILL, CLEAN_UP_S)
+        signal_all(partial(others, process, cookie), signal.SIGKILL, CLEAN_UP_S, process)
 
 
-def signal_others(process: subprocess.Popen[bytes], cookie: str, number: signal.Signals, patience_s: float) -> None:
-    """Send the signal once to each process of the run but dvc, and return when all have ended or patience has."""
+def end_leftovers(root: Path, on_line: Callable[[str], None]) -> None:
+    """End what a killed run left in a workspace whose lock is ours: whatever bears its mark."""
+    left = partial(marked, mark(root))
+    if found := left():
+        on_line(f"ending {len(found)} processes that a killed run left behind")
+        signal_all(left, signal.SIGTERM, GRACE_S)
+        signal_all(left, signal.SIGKILL, CLEAN_UP_S)
+
+
+def signal_all(
+    find: Callable[[], set[int]],
+    number: signal.Signals,
+    patience_s: float,
+    dvc: subprocess.Popen[bytes] | None = None,
+) -> None:
+    """Send the signal once to each process found, and return when they and dvc have ended or patience has."""
     told: set[int] = set()
     deadline = time.monotonic() + patience_s
-    while (found := others(process, cookie)) or process.poll() is None:
+    while (found := find()) or (dvc and dvc.poll() is None):
         for pid in found - told:
             send(pid, number)
         told |= found
@@ -205,11 +239,11 @@ def others(process: subprocess.Popen[bytes], cookie: str) -> set[int]:
 
 
 def marked(cookie: str) -> set[int]:
-    """Every process that inherited the mark. A worker in a session of its own still has its parent's environment."""
+    """Every process whose inherited cookie begins with this one: a worker in a session of its own still has it."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):  # it has ended, or belongs to somebody else
-            if cookie.encode() in path.read_bytes():
+            if f"{COOKIE}={cookie}".encode() in path.read_bytes():
                 found.add(int(path.parent.name))
     return found
 

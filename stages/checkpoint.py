@@ -36,7 +36,7 @@ FORMAT = 1
 KEEP = 2
 PACKAGES = (
     *("torch", "transformers", "trl", "accelerate", "tokenizers", "safetensors", "datasets", "numpy", "peft"),
-    "bitsandbytes",
+    *("bitsandbytes", "vllm"),
     *("deepspeed", "math-verify", "latex2sympy2_extended", "sympy"),
 )
 CODE = Path(__file__).parents[1]

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,6 +149,7 @@ def run_stage(arguments: argparse.Namespace) -> None:
     from stages.checkpoint import only_run
     from stages.params import load_params
     from stages.paths import PARAMS
+    from stages.vllm.server import rollout_server
 
     stage, params = arguments.command, load_params(PARAMS)
     layout = launch.layout(params.launch)
@@ -158,7 +160,11 @@ def run_stage(arguments: argparse.Namespace) -> None:
     else:
         preflight(params, stage)
         with only_run(stage):
-            supervise(stage, layout) if stage in launch.STAGES and layout.processes > 1 else work(stage, params)
+            if stage not in launch.STAGES or layout.processes == 1:
+                work(stage, params)
+            else:
+                with rollout_server(params) if stage == "grpo" else nullcontext():
+                    supervise(stage, layout)
 
 
 def work(stage: str, params: "Params") -> None:
@@ -190,6 +196,7 @@ def quiet() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MPLBACKEND", "agg")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 
 def run_check(arguments: argparse.Namespace) -> int:

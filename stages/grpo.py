@@ -62,6 +62,8 @@ from stages.training import (
     start,
 )
 from stages.trl_options import configure
+from stages.vllm import reseed, trainer_kwargs
+from stages.vllm.server import rollout_server
 from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, hold_out, settle
 
 NUM_SAMPLES = 4
@@ -181,6 +183,7 @@ def run(params: Params) -> None:
     with (
         Scoring(params.rewards, params.verifier, params.launch.reward_workers) as scoring,
         scratch("grpo") as folder,
+        rollout_server(params),
     ):
         scoring.dry_run(rows[:DRY_RUN_ROWS])
         tokenizer = load_tokenizer(str(SFT_MODEL), params.model)
@@ -200,6 +203,7 @@ def run(params: Params) -> None:
             peft_config=adapter_config(params),
             **loading(params),
         )
+        reseed(params, trainer.accelerator.process_index)
         trainer.scoring, trainer.rows, trainer.spare = scoring, rows, spare
         kept.trainer = clock.trainer = trainer
         after_ours(trainer)
@@ -253,6 +257,7 @@ def trainer_config(params: Params, output_dir: Path) -> GRPOConfig:
         reward_weights=[reward.weight for reward in params.rewards.named().values()],
         model_init_kwargs={"dtype": DTYPES[params.model.dtype]},
         trust_remote_code=params.model.trust_remote_code,
+        **trainer_kwargs(params),
     )
 
 

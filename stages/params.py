@@ -465,6 +465,8 @@ class GRPO(Optimisation):
     summed (GDPO), whatever `scale_rewards` says."""
     num_iterations: int = Field(ge=1)
     """Optimizer passes over one batch of completions."""
+    use_vllm: bool
+    """Completions from vLLM instead of transformers, as `launch.vllm` says; another sampler draws others."""
     trl: dict[str, Any]
     """Further options of TRL's GRPOConfig, under TRL's names: `{delta: 4.0, sapo_temperature_neg: 1.05}`. What
     posttrain sets itself is refused; names and types are checked against the installed TRL."""
@@ -513,7 +515,11 @@ class Evaluate(Section):
     top_p: float = Field(gt=0, le=1)
     max_new_tokens: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    """Problems per call of generate. It shapes the random draws, so it is part of the result."""
+    """Problems per call of generate. It shapes the random draws, so it is part of the result. With `use_vllm` it only
+    bounds how many problems are with the server at a time."""
+    use_vllm: bool
+    """Completions of both models from vLLM, one after the other, instead of transformers; lighteval judges them
+    all the same."""
     gate: Gate
 
     @model_validator(mode="after")
@@ -526,6 +532,46 @@ class Evaluate(Section):
 class Report(Section):
     num_samples: int = Field(ge=0)
     """Held-out problems shown with the completions of both models."""
+
+
+class VLLM(Section):
+    """Where vLLM runs; read only if `grpo.use_vllm` or `evaluate.use_vllm` is true. TRL's names without `vllm_`."""
+
+    mode: Literal["colocate", "server"]
+    """Of grpo. `colocate`: in the training processes, on their GPUs. `server`: a process on GPUs of its own. evaluate
+    always uses a server, and starts one for each model."""
+    gpus: list[int]
+    """CUDA numbers of the GPUs of a server that posttrain starts; empty for vLLM's CPU build, which can only
+    evaluate."""
+    tensor_parallel_size: int = Field(ge=1)
+    """GPUs that share one copy of the model: all of `gpus`. With `colocate` also training processes that do."""
+    gpu_memory_utilization: float = Field(gt=0, le=1)
+    """Share of a GPU's memory for weights and cache: about 0.3 beside training, 0.9 on GPUs of its own."""
+    max_model_length: int | None = Field(ge=2)
+    """Tokens of prompt and completion for which there is room; null for the model's context length."""
+    enable_sleep_mode: bool
+    """With `colocate`: weights and cache leave the GPU while the optimizer works."""
+    server_base_url: str | None = Field(pattern=r"^https?://[^/]+[^?#]*[^/?#]$")
+    """Of a server that runs already, for grpo with `server`; it is used and not stopped. null starts one."""
+    server_host: str = Field(min_length=1)
+    """Interface of a server that posttrain starts. Whoever reaches it can replace the model's weights."""
+    server_port: int = Field(ge=1, lt=2**16)
+    group_port: int = Field(ge=1, lt=2**16)
+    """Over which grpo sends new weights to the server."""
+    server_timeout: float = Field(gt=0)
+    """Seconds until a server has to be ready: it loads the model and compiles."""
+    python: str | None
+    """Interpreter of the environment that the server runs in, such as .venv-vllm/bin/python; null for this one."""
+
+    @model_validator(mode="after")
+    def the_gpus_share_one_copy(self) -> "VLLM":
+        if len(set(self.gpus)) != len(self.gpus) or any(gpu < 0 for gpu in self.gpus):
+            raise ValueError(f"gpus {self.gpus}: each number once, from 0")
+        if self.tensor_parallel_size != max(1, len(self.gpus)):
+            raise ValueError(f"tensor_parallel_size {self.tensor_parallel_size} with gpus {self.gpus}: one for each")
+        if self.server_port == self.group_port:
+            raise ValueError(f"server_port and group_port are both {self.server_port}")
+        return self
 
 
 class Launch(Section):
@@ -559,13 +605,15 @@ class Launch(Section):
     reward_workers: int = Field(ge=1)
     """Processes that verify answers and run your own rewards."""
     evaluate_timeout_s: int = Field(ge=1)
-    """Seconds after which a lighteval process is stopped."""
+    """Seconds after which a lighteval process is stopped; with `evaluate.use_vllm` also those for one model's
+    completions."""
     report_to: list[Literal["tensorboard", "wandb", "trackio"]]
     """Trackers that sft and grpo log to, beside the curve; their files go to .posttrain/logs/. Each is a package that
     you install. wandb sends what it gets to its servers unless WANDB_MODE=offline."""
     checkpoint_every_s: float = Field(ge=0)
     """Seconds of sft and grpo between two checkpoints, which a killed run goes on from; 0 writes one after every step.
     Stretched where writing one takes more than 4 % of that. No checkpoint changes a byte of a result."""
+    vllm: VLLM
 
 
 class Params(Section):
@@ -591,6 +639,17 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def vllm_has_room_for_completions(self) -> "Params":
+        room = self.launch.vllm.max_model_length
+        for key, used, tokens in (
+            ("grpo.max_completion_length", self.grpo.use_vllm, self.grpo.max_completion_length),
+            ("evaluate.max_new_tokens", self.evaluate.use_vllm, self.evaluate.max_new_tokens),
+        ):
+            if used and room is not None and room <= tokens:
+                raise ValueError(f"launch.vllm.max_model_length {room} has no room for a prompt and {key} {tokens}")
+        return self
+
+    @model_validator(mode="after")
     def golds_for_rewards(self) -> "Params":
         verifying = [name for name in ("accuracy", "length", "cosine") if getattr(self.rewards, name) is not None]
         if self.prepare.columns.answer is None and self.prepare.dataset != "equations" and verifying:
@@ -608,13 +667,19 @@ def load_params(path: Path) -> Params:
     params = check_params(read_yaml(path), path)
     changes = launch_of(os.environ)
     try:
-        launch = Launch.model_validate({**params.launch.model_dump(), **changes})
+        launch = Launch.model_validate(merged(params.launch.model_dump(), changes))
     except ValidationError as error:
         key = str(error.errors()[0]["loc"][0])
         told = dict.fromkeys(one["msg"] for one in error.errors() if one["loc"][0] == key)
         where, wanted = LAUNCH_VARIABLES + key.upper(), " or: ".join(told)
         raise InputError(where, got=repr(changes[key]), wanted=wanted, do="change or unset it") from None
     return params.model_copy(update={"launch": launch})
+
+
+def merged(section: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Mappings key by key, everything else replaced."""
+    both = {key for key, value in changes.items() if isinstance(value, dict) and isinstance(section.get(key), dict)}
+    return {**section, **changes, **{key: {**section[key], **changes[key]} for key in both}}
 
 
 def launch_of(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ EVALUATE_RESULTS = Path("results/evaluate")
 REPORT = Path("results/report.html")
 
 # Untracked: scratch folders that become outs by one rename, what may differ between two equal runs (seconds), and what
-# a killed run goes on from, which has to outlive the outs that DVC removes before it runs a stage.
+# a killed run goes on from, which has to outlive the outs that DVC removes before it runs a stage. Runs of flows with
+# other params have a worktree each, and leave a report.
 SCRATCH = Path(".posttrain/scratch")
 RUN_LOG = Path(".posttrain/runs")
 TRACKER_LOGS = Path(".posttrain/logs")
@@ -26,5 +27,8 @@ CHECKPOINTS = Path(".posttrain/checkpoints")
 LOCKS = Path(".posttrain/locks")
 LAUNCH_CONFIGS = Path(".posttrain/launch")
 LAUNCH_LOGS = Path(".posttrain/logs/launch")
+WORKTREES = Path(".posttrain/worktrees")
+REPORTS = Path(".posttrain/reports")
+SWEEPS = Path(".posttrain/sweeps")
 
 LIGHTEVAL_ENVIRONMENT = Path(".venv-lighteval")

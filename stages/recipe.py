@@ -5,6 +5,7 @@ Writes  params.yaml, whole or not at all, after the merged file passed the schem
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,27 +39,50 @@ def apply_recipe(name: str) -> None:
 
     Raises: InputError if there is no such recipe, or if the result would not be valid params.
     """
+    scratch = PARAMS.with_suffix(".yaml.tmp")
+    scratch.write_text(merged(name, {}), encoding="utf-8")
+    scratch.replace(PARAMS)
+
+
+def merged(recipe: str | None, changes: Mapping[str, Any]) -> str:
+    """The text of params.yaml with a recipe merged in, then changes such as `{"grpo.num_generations": 8}`.
+
+    Raises: InputError if there is no such recipe, or if the result would not be valid params.
+    """
     from ruamel.yaml import YAML
 
-    path = RECIPES / f"{name}.yaml"
+    path = None if recipe is None else _path_of(recipe)
+    for file in filter(None, (path, PARAMS)):
+        read_yaml(file)  # for its messages
+    yaml = YAML()  # keeps comments, and numbers as they are written
+    yaml.width = 4096
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    params = yaml.load(PARAMS.read_text(encoding="utf-8"))
+    if path:
+        _merge(params, yaml.load(path.read_text(encoding="utf-8")))
+    for dotted, value in changes.items():
+        _merge(params, _nested(dotted, value))
+    check_params(params, Path("the overrides") if changes else path or PARAMS)
+    text = io.StringIO()
+    yaml.dump(params, text)
+    return text.getvalue()
+
+
+def _path_of(recipe: str) -> Path:
+    path = RECIPES / f"{recipe}.yaml"
     if not path.is_file():
         known = ", ".join(known for known, _ in list_recipes())
         raise InputError(
             str(path), got="no such file", wanted=f"one of: {known or 'none found'}", do="posttrain recipe"
         )
-    for file in (path, PARAMS):
-        read_yaml(file)  # for its messages
-    yaml = YAML()  # keeps comments, and numbers as they are written
-    yaml.width = 4096
-    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
-    params, overlay = (yaml.load(file.read_text(encoding="utf-8")) for file in (PARAMS, path))
-    _merge(params, overlay)
-    check_params(params, path)
-    text = io.StringIO()
-    yaml.dump(params, text)
-    scratch = PARAMS.with_suffix(".yaml.tmp")
-    scratch.write_text(text.getvalue(), encoding="utf-8")
-    scratch.replace(PARAMS)
+    return path
+
+
+def _nested(dotted: str, value: Any) -> Any:
+    """`a.b` and 1 as `{"a": {"b": 1}}`; a key that the schema does not know is left for it to name."""
+    for key in reversed(dotted.split(".")):
+        value = {key: value}
+    return value
 
 
 def _merge(base: Any, overlay: Any) -> None:

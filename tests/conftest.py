@@ -15,7 +15,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is 
 
 ROOT = Path(__file__).parents[1]
 PROJECT = {"params.yaml", "dvc.yaml"}
+LONG = {folder: place for place, folder in enumerate(("pipeline", "distributed", "flows"))}
 ParamsWith = Callable[[dict[str, Any]], Params]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests one process runs: those of a file, or all that share a `dvc repro`. The long ones begin."""
+    for item in items:
+        shared = item.path.parent.name == "pipeline" and item.path.stem != "test_resume"
+        item.add_marker(pytest.mark.xdist_group("pipeline" if shared else item.path.stem))
+    items.sort(key=lambda item: LONG.get(item.path.parent.name, len(LONG)))
 
 
 @pytest.fixture

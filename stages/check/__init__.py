@@ -42,6 +42,7 @@ from stages.params import Params
 from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, REPORT, SCRATCH, SFT_MODEL
 from stages.prompts import completion_text
 from stages.trackers import require_trackers
+from stages.vllm import require_completions, require_rollouts
 
 GOLDS = 200
 DRY_RUN = 32
@@ -97,6 +98,16 @@ def check_grpo_options(work: Workspace) -> list[Finding]:
 
     trainer_config(work.params, SCRATCH)
     return [Finding("ok", "further options", "grpo.trl", ", ".join(work.params.grpo.trl))]
+
+
+def check_rollouts(work: Workspace) -> list[Finding]:
+    require_rollouts(work.params)
+    return []
+
+
+def check_completions(work: Workspace) -> list[Finding]:
+    require_completions(work.params)
+    return []
 
 
 def check_trackers(work: Workspace) -> list[Finding]:
@@ -270,6 +281,7 @@ CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
     ("sft", check_sft_options),
     ("sft", check_trackers),
     ("grpo", check_trackers),
+    ("grpo", check_rollouts),
     ("grpo", check_problems),
     ("grpo", check_golds),
     ("grpo", check_rewards),
@@ -279,6 +291,7 @@ CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
     ("grpo", check_policy),
     ("grpo", check_grpo_resources),
     ("evaluate", check_evaluation),
+    ("evaluate", check_completions),
 )
 """The stage that a check concerns, and the check."""
 

@@ -5,7 +5,8 @@ Writes  results/evaluate/metrics.json and, for each problem and model, completio
         manifest says which models they are of
 Run     posttrain evaluate; `posttrain gate` reads the metrics and fails if the gain is too small
 
-lighteval runs in `.venv-lighteval`, because its dependencies exclude those of dvc and math-verify.
+lighteval runs in `.venv-lighteval`, because its dependencies exclude those of dvc and math-verify. It generates with
+transformers, or judges completions that vLLM servers gave (`evaluate.use_vllm`).
 """
 
 import json
@@ -22,6 +23,7 @@ from typing import Any
 
 from stages import paths
 from stages.errors import GateError, InputError, PosttrainError
+from stages.evaluate.completions import complete
 from stages.evaluate.statistics import bootstrap_interval, sign_flip_p_value, verdict
 from stages.manifest import (
     MANIFEST,
@@ -34,13 +36,12 @@ from stages.manifest import (
     write_jsonl,
 )
 from stages.params import Params
+from stages.process_tree import clean_environment
 from stages.provenance import log_run, record, require_child
 from stages.rewards import Verifier, judge
 
 RUNNER = Path(__file__).with_name("lighteval_runner.py")
 MODELS = {"sft": paths.SFT_MODEL, "grpo": paths.GRPO_MODEL}
-# What a launcher or another environment would leak into lighteval's process.
-LEAKS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PAIRED_SEED = 0  # of the resampling, which is part of the method and not of the experiment
 
 
@@ -54,7 +55,12 @@ def run(params: Params) -> None:
     problems = read_jsonl(paths.PREPARED / "test.jsonl")
     require_golds(problems)
     with scratch("evaluate") as folder:
-        outcome = run_lighteval(spec(params, problems, folder), folder, params.launch.evaluate_timeout_s)
+        task = spec(params, problems, folder)
+        if params.evaluate.use_vllm:
+            task["completions"], vllm = complete(params, problems, MODELS)
+        outcome = run_lighteval(task, folder, params.launch.evaluate_timeout_s)
+        if params.evaluate.use_vllm:
+            outcome["versions"]["vllm"] = vllm
         with Verifier(params.verifier.timeout_s, 1.0, params.launch.reward_workers) as verifier:
             samples = join(problems, outcome, verifier)
         metrics = summary(samples, outcome, params)
@@ -96,7 +102,7 @@ def spec(params: Params, problems: list[dict[str, str]], folder: Path) -> dict[s
         "dtype": params.model.dtype,
         "seed": params.seed,
         "threads": params.launch.threads,
-        **config.model_dump(exclude={"gate"}),
+        **config.model_dump(exclude={"gate", "use_vllm"}),
     }
 
 
@@ -124,13 +130,12 @@ def run_lighteval(spec: dict[str, Any], folder: Path, timeout_s: int) -> dict[st
     python = lighteval_python()
     spec_path, out_path, log_path = folder / "spec.json", folder / "out.json", folder / "lighteval.log"
     write_json(spec_path, spec)
-    environment = {key: value for key, value in os.environ.items() if key not in LEAKS}
-    environment |= {
-        "PYTHONHASHSEED": "0",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str((folder / "huggingface").resolve()),
-    }
+    environment = clean_environment(
+        PYTHONHASHSEED="0",
+        TOKENIZERS_PARALLELISM="false",
+        HF_HUB_OFFLINE="1",
+        HF_HOME=str((folder / "huggingface").resolve()),
+    )
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [str(python), str(RUNNER), str(spec_path), str(out_path)],

@@ -25,7 +25,8 @@ def main(spec_path: Path, out_path: Path) -> int:
     spec = json.loads(spec_path.read_text(encoding="utf-8"))
     check_versions(spec)
     shim()
-    results = {name: evaluate(path, spec) for name, path in spec["models"].items()}
+    completions = spec.get("completions", {})
+    results = {name: evaluate(path, spec, completions.get(name)) for name, path in spec["models"].items()}
     packages = ("lighteval", "transformers", "torch", "datasets", "latex2sympy2_extended", "sympy")
     results["versions"] = {name: importlib.metadata.version(name) for name in packages}
     scratch = out_path.with_suffix(".tmp")
@@ -71,8 +72,11 @@ def shim() -> None:
     HfApi.list_models = patched
 
 
-def evaluate(model_path: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """lighteval's metrics for one model, and each completion with its verdict, in the order of the problems."""
+def evaluate(model_path: str, spec: dict[str, Any], completions: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """lighteval's metrics for one model, and each completion with its verdict, in the order of the problems.
+
+    `completions` are there already, of each problem, if transformers is not to make them.
+    """
     from lighteval.logging.evaluation_tracker import EvaluationTracker
     from lighteval.pipeline import ParallelismManager, Pipeline, PipelineParameters
 
@@ -81,7 +85,7 @@ def evaluate(model_path: str, spec: dict[str, Any]) -> dict[str, Any]:
     table.__dict__["TASKS_TABLE"] = [task(spec, verdicts)]
     tracker = EvaluationTracker(output_dir=spec["output_dir"], save_details=False)
     parameters = PipelineParameters(launcher_type=ParallelismManager.ACCELERATE, custom_tasks_directory=table)
-    model = transformers_model(model_path, spec)
+    model = transformers_model(model_path, spec) if completions is None else given(completions, model_path, spec)
     end_token, context = model.tokenizer.eos_token_id, model.max_length  # before lighteval drops the tokenizer
     pipeline = Pipeline(f"{TASK}|0", parameters, tracker, model=model)
     pipeline.model._cache = None  # it is keyed by the model's path, not by its weights
@@ -129,6 +133,46 @@ def transformers_model(model_path: str, spec: dict[str, Any]) -> Any:
         generation_parameters=GenerationParameters(temperature=spec["temperature"], top_p=spec["top_p"]),
     )
     return Seeded(config)
+
+
+def given(completions: list[dict[str, Any]], model_path: str, spec: dict[str, Any]) -> Any:
+    """A model that has answered already, with prompt_token_ids and token_ids for each problem.
+
+    Ends the process if it was not asked what lighteval would ask.
+    """
+    from lighteval.models.abstract_model import LightevalModel, ModelConfig
+    from lighteval.models.model_output import ModelResponse
+    from lighteval.tasks.prompt_manager import PromptManager
+    from transformers import AutoConfig, AutoTokenizer
+
+    class NoCache:
+        def _init_registry(self, registry: Any) -> None: ...
+
+    class Given(LightevalModel):
+        tokenizer = AutoTokenizer.from_pretrained(model_path)
+        add_special_tokens = False  # the chat template has written them already
+        max_length = AutoConfig.from_pretrained(model_path).max_position_embeddings
+
+        def __init__(self) -> None:
+            self.config, self._cache = ModelConfig(model_name=model_path, system_prompt=spec["system"]), NoCache()
+
+        def greedy_until(self, docs: list[Any]) -> list[Any]:
+            prompts = PromptManager(True, self.tokenizer, spec["system"])
+            return [self.response(doc, prompts.prepare_prompt(doc)) for doc in docs]
+
+        def response(self, doc: Any, prompt: str) -> Any:
+            answer = completions[doc.specific["number"]]
+            if self.tokenizer(prompt, add_special_tokens=False)["input_ids"] != answer["prompt_token_ids"]:
+                sys.exit(f"{model_path}: another prompt than lighteval's was answered: {prompt!r}")
+            texts = [text.split(self.tokenizer.eos_token)[0] for text in self.tok_decode(answer["token_ids"])]
+            return ModelResponse(text=texts, input_tokens=answer["prompt_token_ids"], output_tokens=answer["token_ids"])
+
+        def loglikelihood(self, docs: list[Any]) -> list[Any]:
+            raise NotImplementedError
+
+        loglikelihood_rolling = loglikelihood
+
+    return Given()
 
 
 def task(spec: dict[str, Any], verdicts: dict[tuple[str, str], float]) -> Any:

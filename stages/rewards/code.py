@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stages.errors import InputError
+from stages.paths import PREPARED
 from stages.prompts import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 from stages.rewards.completion import Completion, Score
 from stages.rewards.sandbox import Limits, isolation, run_program
@@ -36,12 +38,20 @@ def code(completion: Completion, column: str, language: str, timeout_s: float, m
 
     Source: open-r1's `code`. Theirs compares only as many lines as the shorter output has, so that a program that
     prints only the first lines, or further ones, passes; gives 0.0 when its sandbox fails; and needs E2B or Morph.
-    Here a fault of the data raises ValueError, and no isolation or a sandbox that does not start raises too.
+    Here a fault of the data raises InputError, and no isolation or a sandbox that does not start raises too.
     """
     if language != "python":
         raise ValueError(f"the reward code runs python, not {language!r}")
     isolation()  # a machine without it says so on the first completion, not on the first that holds a program
-    cases = read_cases(completion.row, column, language)
+    try:
+        cases = read_cases(completion.row, column, language)
+    except ValueError as error:
+        raise InputError(
+            f"{PREPARED}, problem {str(completion.row.get('problem', ''))[:60]!r}",
+            got=str(error),
+            wanted="test cases in the form that docs/rewards.md shows",
+            do="mend the data, or name another column in rewards.code.column and prepare.columns.keep",
+        ) from None
     program = last_block(answer_part(completion.text), language)
     if program is None:
         return 0.0

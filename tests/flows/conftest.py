@@ -1,16 +1,26 @@
-"""A real DVC project in a temporary folder, with stages that take no time."""
+"""A real DVC project in a temporary folder, with stages that take no time, and a real Prefect server."""
 
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+REPOSITORY = Path(__file__).parents[2]
 Make = Callable[[dict[str, Any]], Path]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[None]:
+    """Prefect's temporary server, for all tests of the session that use it."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +45,107 @@ def dvc_project(empty_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         return root
 
     return make
+
+
+# Trains nothing: pass@1 is grpo.beta, which may not be 0.25. Where grpo.max_steps is 77, grpo stops once and goes on
+# from what it left. What ran is written down in the file that RAN names.
+STAGE = """
+import json, os, pathlib, sys
+from ruamel.yaml import YAML
+
+word = sys.argv[1]
+params = YAML(typ="safe").load(pathlib.Path("params.yaml").read_text())
+with open(os.environ["RAN"], "a") as file:
+    print(word, params["seed"], params["grpo"]["beta"], file=file)
+if word == "prepare":
+    found = sorted(pathlib.Path("data/source").rglob("*.txt"))
+    pathlib.Path("one.txt").write_text("".join(path.read_text() for path in found))
+if word == "grpo":
+    print("grpo 1/2 | reward/accuracy 0.5")
+    checkpoint = pathlib.Path(".posttrain/checkpoint")
+    gone_on = checkpoint.exists()
+    checkpoint.touch()
+    if params["grpo"]["beta"] == 0.25 or (params["grpo"]["max_steps"] == 77 and not gone_on):
+        sys.exit("cannot be trained")
+    pathlib.Path("two.txt").write_text(f"gone on {gone_on}")
+    print("grpo 2/2 | reward/accuracy 1.0")
+if word == "evaluate":
+    folder = pathlib.Path("results/evaluate")
+    folder.mkdir(parents=True, exist_ok=True)
+    after = params["grpo"]["beta"]
+    metrics = {
+        "verdict": "improved",
+        "sft": {"pass@1": 0.0},
+        "grpo": {"pass@1": after, "pass@1_low": after / 2, "pass@1_high": after},
+        "gain": {"mean": after, "low": after / 2, "high": after},
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+"""
+TRAINING = {
+    "prepare": {"deps": ["data/source"], "params": ["seed"], "outs": ["one.txt"]},
+    "grpo": {"deps": ["one.txt"], "params": ["seed", "grpo"], "outs": ["two.txt"]},
+    "evaluate": {
+        "deps": ["two.txt"],
+        "params": ["grpo"],
+        "metrics": [{"results/evaluate/metrics.json": {"cache": False}}],
+    },
+}
+
+
+@pytest.fixture
+def training(dvc_project: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A committed project with the real params.yaml whose stages are STAGE, and data that git ignores; the working
+    directory."""
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "test")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
+    monkeypatch.setenv("RAN", str(tmp_path / "ran"))
+    root = dvc_project(
+        {word: {**stage, "cmd": f"{sys.executable} stage.py {word}"} for word, stage in TRAINING.items()}
+    )
+    shutil.copy(REPOSITORY / "params.yaml", root)
+    (root / "stage.py").write_text(STAGE)
+    (root / "recipes").mkdir()
+    (root / "recipes/third.yaml").write_text("seed: 3\n")
+    (root / ".gitignore").write_text(".posttrain\n/data/source/*\n!/data/source/README.md\n")
+    (root / ".dvcignore").write_text(".posttrain\n")
+    (root / "data/source/mine").mkdir(parents=True)
+    (root / "data/source/README.md").write_text("yours")
+    (root / "data/source/mine/rows.txt").write_text("mine")
+    for git in (["git", "add", "-A"], ["git", "commit", "--quiet", "-m", "project"]):
+        subprocess.run(git, cwd=root, check=True)
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def ran(tmp_path: Path) -> Callable[[], list[str]]:
+    """A function that says which stages of `training` ran since it was last asked, with their seed and beta."""
+
+    def read() -> list[str]:
+        path = tmp_path / "ran"
+        found = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return found
+
+    return read
+
+
+@pytest.fixture
+def experiments() -> Callable[[Path], dict[str, Any]]:
+    """A function from a project to what `dvc exp show` lists: name to data."""
+
+    def read(root: Path) -> dict[str, Any]:
+        command = [sys.executable, "-m", "dvc", "exp", "show", "--json"]
+        shown = json.loads(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout)
+        return {
+            revision["name"]: revision["data"]
+            for baseline in shown
+            for experiment in baseline["experiments"] or []
+            for revision in experiment["revs"]
+        }
+
+    return read
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The flow on a real Prefect server and a real DVC project."""
 
+import json
 import os
 import re
 import signal
@@ -7,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.pipeline import chosen, main, pipeline
 from flows.stage_run import StageFailed
@@ -33,13 +33,8 @@ STAGES: dict[str, Any] = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("server")
 linux = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes through /proc")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 def task_states() -> list[tuple[str, str]]:
@@ -51,10 +46,10 @@ def task_states() -> list[tuple[str, str]]:
     return [(run.name, run.state_name) for run in mine]
 
 
-def artifact() -> str:
-    """Not by `Artifact.get`, which leaves a socket open."""
+def artifact(key: str) -> str:
+    """The newest. Not by `Artifact.get`, which leaves a socket open."""
     with get_client(sync_client=True) as client:
-        return str(client.read_latest_artifacts()[0].data)
+        return next(str(found.data) for found in client.read_latest_artifacts() if found.key == key)
 
 
 def test_runs_what_changed_and_says_what_it_did(dvc_project, monkeypatch, capsys):
@@ -71,9 +66,11 @@ def test_runs_what_changed_and_says_what_it_did(dvc_project, monkeypatch, capsys
     assert [run.outcome for run in pipeline()] == ["restored", "unchanged"]
     assert task_states() == [("prepare", "Cached"), ("evaluate", "Skipped")]
 
-    table = artifact()
+    table = artifact("posttrain")
     assert "| prepare | restored |" in table
     assert "**improved**: pass@1 0.250 after SFT, 0.500 after GRPO" in table
+    assert "'outcome': 'unchanged'" in str(json.loads(artifact("posttrain-stages")))
+    assert {"stage": "evaluate", "metric": "sft.pass@1", "value": 0.25} in json.loads(artifact("posttrain-metrics"))
 
 
 def test_a_failed_stage_fails_the_flow_and_later_stages_do_not_run(dvc_project, monkeypatch):
@@ -85,6 +82,27 @@ def test_a_failed_stage_fails_the_flow_and_later_stages_do_not_run(dvc_project, 
     assert (caught.value.stage, caught.value.code) == ("evaluate", 2)
     assert task_states() == [("prepare", "Completed"), ("evaluate", "Failed")]
     assert not (root / "two.txt").exists()
+
+
+@linux
+def test_what_says_75_is_repeated_and_what_takes_too_long_is_ended(dvc_project, worker, running, monkeypatch, capfd):
+    busy = {"cmd": "echo tried >> tries; test $(wc -l < tries) -ge 2 || exit 75", "deps": ["in.txt"]}
+    root = dvc_project({"prepare": busy, "train": {"cmd": f"{sys.executable} stage.py", "outs": ["out.txt"]}})
+    (root / "stage.py").write_text(worker)
+    monkeypatch.chdir(root)
+    assert main(["prepare"]) == 0
+    assert (root / "tries").read_text() == "tried\n" * 2
+    assert task_states() == [("prepare", "Completed")]
+
+    assert main(["train", "--timeout-s", "5"]) == 75
+    assert task_states() == [("train", "TimedOut")]
+    assert [command for command in running(root) if "pytest" not in command] == []
+    assert "pipeline | a stage took more than 5 s" in capfd.readouterr().err
+
+    (root / "calm").touch()
+    assert main(["--force", "prepare"]) == 0
+    assert (root / "tries").read_text() == "tried\n" * 3
+    assert task_states() == [("prepare", "Completed"), ("train", "Completed")]
 
 
 def test_the_command_exits_with_1_and_says_why(dvc_project, monkeypatch, capsys):
@@ -167,5 +185,5 @@ def test_ctrl_c_ends_a_flow_with_a_server_of_its_own(dvc_project, worker, runnin
 
 
 def test_imports_nothing_heavy(modules_after):
-    heavy = {"torch", "transformers", "trl", "datasets", "dvc", "stages.params", "stages.evaluate", "stages.rewards"}
+    heavy = {"torch", "transformers", "trl", "datasets", "dvc", "stages.evaluate", "stages.rewards"}
     assert modules_after("flows.pipeline").isdisjoint(heavy)

@@ -1,6 +1,7 @@
 """One stage through the real DVC: outcomes, failures, the output, and what an interrupt leaves behind (nothing)."""
 
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -178,6 +179,38 @@ def test_a_worker_that_its_stage_deserted_is_ended(dvc_project, worker, running)
     heard: list[str] = []
     assert run_stage("train", root, heard.append).seconds < 60  # it would hold the pipe for ten minutes
     assert any(line.startswith("worker") for line in heard)
+    assert running(root) == []
+
+
+RUN = "import sys; from pathlib import Path; from flows.stage_run import run_stage; "
+RUN += "print(run_stage('train', Path.cwd(), lambda line: print(line, flush=True)).outcome)"
+
+
+def heard_until(process: "subprocess.Popen[str]", word: str) -> str:
+    assert process.stdout is not None
+    return next(line for line in process.stdout if word in line)
+
+
+@linux
+def test_a_second_run_waits_for_the_first_and_ends_what_it_left_when_killed(dvc_project, worker, running):
+    root = dvc_project({"train": stage_with("stage.py")})
+    (root / "stage.py").write_text(worker)
+
+    def start() -> "subprocess.Popen[str]":
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN], cwd=root, env=environment, stdout=subprocess.PIPE, text=True
+        )
+
+    with start() as first:
+        left = int(heard_until(first, "worker ").split()[1])
+        with start() as second:
+            assert heard_until(second, "waiting for").startswith(f"waiting for process {first.pid}, which holds")
+            (root / "calm").touch()
+            first.kill()
+            assert "a killed run left behind" in heard_until(second, "ending ")
+            assert heard_until(second, "ran") == "ran\n"
+    assert not Path(f"/proc/{left}").exists()
     assert running(root) == []
 
 

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from stages.errors import InputError
-from stages.params import load_params, read_yaml
+from stages.params import check_params, load_params, read_yaml
 from stages.paths import PARAMS
-from stages.recipe import apply_recipe, list_recipes
+from stages.recipe import apply_recipe, list_recipes, merged
 from tests.conftest import PROJECT
 
 SMALL = r"""# A small recipe for tests
@@ -156,3 +157,24 @@ def test_outside_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="root folder"):
         list_recipes()
+
+
+def test_changes_come_after_the_recipe_and_write_nothing(project: Path) -> None:
+    before = PARAMS.read_text()
+    (project / "recipes").mkdir()
+    (project / "recipes/mine.yaml").write_text("# Mine.\nseed: 5\ngrpo: {beta: 0.5, max_steps: 7}\n")
+    text = merged("mine", {"grpo.beta": 0.25, "sft.learning_rate": 1e-05, "grpo.trl.delta": 4.0})
+    params = check_params(YAML(typ="safe", pure=True).load(text), PARAMS)
+    assert (params.seed, params.grpo.beta, params.grpo.max_steps) == (5, 0.25, 7)
+    assert (params.sft.learning_rate, params.grpo.trl) == (1e-05, {"delta": 4.0})
+    assert "# the tutorial's kl_penalty" in text
+    assert PARAMS.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [("grop.beta", 1, "did you mean `grpo`?"), ("seed.x", 1, "valid integer"), ("model.lora.r", 8, "model.lora.alpha")],
+)
+def test_a_change_that_the_schema_does_not_take_is_named(project: Path, key: str, value: int, told: str) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        merged(None, {key: value})

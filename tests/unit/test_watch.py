@@ -180,7 +180,7 @@ def test_watching_changes_no_bit_of_the_run(build: Build) -> None:
 def test_a_probe_puts_mode_and_generators_back(build: Build) -> None:
     model = build().trainer.model.train()
     before = torch.get_rng_state()
-    assert undisturbed(lambda m: float(torch.rand(1) * 0 + m.eval().training), model) == 0
+    assert undisturbed(lambda: float(torch.rand(1) * 0 + model.eval().training), model) == 0
     assert model.training
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -327,7 +327,7 @@ def test_the_state_of_both_goes_through_a_checkpoint(build: Build, tmp_path: Pat
 def test_the_probe_counts_no_verdict_as_not_solved(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     run = build()
     monkeypatch.setattr(grpo, "judge", lambda texts, golds, verifier: [{"accuracy": 1.0}, {"accuracy": None}])
-    value = grpo.probe_accuracy(run.trainer.model, run.tokenizer, ROWS[:2], run.params, run.scoring)
+    value = grpo.probe_accuracy(run.trainer, run.tokenizer, ROWS[:2], run.params, run.scoring)
     assert value == statistics.fmean([1.0, 0.0])
 
 

@@ -1,0 +1,188 @@
+"""A run with other params than those of the commit: in a git worktree of its own, kept as a DVC experiment.
+
+Reads   dvc.yaml, params.yaml, recipes/, what git does not carry of the stages' inputs, DVC's cache
+Writes  .posttrain/worktrees/NAME/ while it runs, an experiment NAME in the end, .posttrain/reports/NAME.html
+Run     with workspace(Path.cwd(), None, {"grpo.beta": 0.02}, ["grpo"], print) as space: ...
+
+NAME has a hash of the commit and of the params. A worktree whose run did not end well stays, so that the same command
+goes on there from its checkpoints. The cache is shared: what equals an earlier run is restored.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from flows.lock import held
+from stages.errors import InputError, PosttrainError
+from stages.paths import GRAPH, LIGHTEVAL_ENVIRONMENT, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORKTREES
+from stages.recipe import merged
+
+# Git's and DVC's own references are shared by all worktrees: one at a time.
+REFERENCES_LOCK = LOCKS / "references.lock"
+MADE = Path(".posttrain/made")
+READ_BY_ALL = (GRAPH, PARAMS, RECIPES, Path("stages"), Path(".dvc/config"))
+MADE_BY = ("outs", "metrics", "plots")
+NO_INPUT = {"__pycache__", ".git"}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the stages run; `experiment` is None in the folder of the user, else the name of the run."""
+
+    root: Path
+    experiment: str | None
+
+
+@contextmanager
+def workspace(
+    root: Path, recipe: str | None, changes: Mapping[str, Any], stages: Sequence[str], on_line: Callable[[str], None]
+) -> Iterator[Workspace]:
+    """The folder itself for its own params; for others a worktree, which becomes an experiment if all went well.
+
+    Raises: InputError for a recipe, a key or a value that is not valid, or if the folder differs from its commit.
+    """
+    if recipe is None and not changes:
+        yield Workspace(root, None)
+        return
+    commit, params = committed(root), merged(recipe, changes)
+    name = experiment_name(commit, params, recipe, changes)
+    with held(root / LOCKS / f"{name}.lock", on_line):
+        tree = root / WORKTREES / name
+        try:
+            make(root, tree, commit, params, on_line)
+            yield Workspace(tree, name)
+            save(root, tree, name, stages)
+        except BaseException:
+            if (tree / MADE).exists():
+                on_line(f"kept {tree.relative_to(root)}: the same command goes on there")
+            raise
+        with held(root / REFERENCES_LOCK, on_line):
+            remove(root, tree)
+        on_line(f"saved experiment {name} | next: dvc exp show, or dvc exp apply {name}")
+
+
+def committed(root: Path) -> str:
+    """The commit of the folder.
+
+    Raises: InputError if what a run reads differs from it.
+    """
+    read = [*map(str, READ_BY_ALL), *inputs(root)]
+    changed = command(root, "git", "status", "--porcelain", "--untracked-files=all", "--", *read).splitlines()
+    if changed:
+        raise InputError(
+            "uncommitted changes",
+            got=", ".join(line[3:] for line in changed),
+            wanted="a commit: other params are tried on what it holds, so that the result can be had again",
+            do="git commit them, or git stash --include-untracked",
+        )
+    return command(root, "git", "rev-parse", "HEAD").strip()
+
+
+def experiment_name(commit: str, params: str, recipe: str | None, changes: Mapping[str, Any]) -> str:
+    """Words for a person, and a hash of all that the run is of."""
+    pairs = [f"{key.rpartition('.')[2]}-{value}" for key, value in sorted(changes.items())]
+    words = re.sub(r"\W+", "-", "-".join([*([recipe] if recipe else []), *pairs]))
+    identity = hashlib.sha256("\n".join([commit, params]).encode()).hexdigest()
+    return f"{words[:40].strip('-')}-{identity[:8]}"
+
+
+def make(root: Path, tree: Path, commit: str, params: str, on_line: Callable[[str], None]) -> None:
+    """A worktree of the commit with these params, and all outputs that the cache has; one that is whole is kept."""
+    if (tree / MADE).exists() and command(tree, "git", "rev-parse", "HEAD").strip() == commit:
+        on_line(f"goes on in {tree.relative_to(root)}")
+        return
+    with held(root / REFERENCES_LOCK, on_line):
+        remove(root, tree)
+        command(root, "git", "worktree", "add", "--quiet", "--detach", str(tree), commit)
+    link_inputs(root, tree)
+    configure(root, tree)
+    dvc(tree, "checkout", "--quiet", "--allow-missing", "--force")
+    (tree / PARAMS).write_text(params, encoding="utf-8")
+    (tree / MADE).parent.mkdir(exist_ok=True)
+    (tree / MADE).touch()
+
+
+def configure(root: Path, tree: Path) -> None:
+    """The user's own settings and cache; what DVC knows of the files goes with the worktree."""
+    if (own := root / ".dvc/config.local").exists():
+        shutil.copy(own, tree / ".dvc")
+    dvc(tree, "config", "--local", "cache.dir", dvc(root, "cache", "dir").strip())
+    dvc(tree, "config", "--local", "core.site_cache_dir", str(tree / ".dvc/tmp/site"))
+
+
+def inputs(root: Path) -> list[str]:
+    """What the stages depend on and no stage makes."""
+    stages = YAML(typ="safe", pure=True).load(root / GRAPH)["stages"].values()
+    made = {path for stage in stages for kind in MADE_BY for path in names(stage.get(kind, []))}
+    return sorted({dep for stage in stages for dep in names(stage.get("deps", []))} - made)
+
+
+def names(items: Sequence[Any]) -> list[str]:
+    """Paths of a list of dvc.yaml, whose items are a path or a mapping of one to its options."""
+    return [next(iter(item)) if isinstance(item, dict) else item for item in items]
+
+
+def link_inputs(root: Path, tree: Path) -> None:
+    """Link what git does not carry of the inputs: data, base models. DVC follows links to files, not to folders."""
+    for dep in inputs(root):
+        for folder, folders, files in os.walk(root / dep):
+            folders[:] = [name for name in folders if name not in NO_INPUT]
+            target = tree / Path(folder).relative_to(root)
+            target.mkdir(parents=True, exist_ok=True)
+            for name in [*files, *(name for name in folders if (Path(folder) / name).is_symlink())]:
+                if not (target / name).exists():
+                    (target / name).symlink_to((Path(folder) / name).resolve())
+    if (root / LIGHTEVAL_ENVIRONMENT).exists() and not (tree / LIGHTEVAL_ENVIRONMENT).exists():
+        (tree / LIGHTEVAL_ENVIRONMENT).symlink_to((root / LIGHTEVAL_ENVIRONMENT).resolve())
+
+
+def save(root: Path, tree: Path, name: str, stages: Sequence[str]) -> None:
+    """Make what ran an experiment of the repository, and keep its report where a browser finds it.
+
+    The stages are named: DVC would else record those that did not run as up to date.
+    """
+    if REPORT.stem in stages and (tree / REPORT).exists():
+        (root / REPORTS).mkdir(parents=True, exist_ok=True)
+        shutil.copy(tree / REPORT, root / REPORTS / f"{name}.html")
+    untracked = [f"--include-untracked={path}" for path in uncached(tree, stages)]
+    with held(root / REFERENCES_LOCK, lambda _: None):
+        dvc(tree, "exp", "save", "--quiet", "--force", "--name", name, *untracked, *stages)
+
+
+def uncached(tree: Path, stages: Sequence[str]) -> list[str]:
+    """Outputs that git and not DVC's cache keeps; a commit that has none of them yet would leave them out."""
+    graph = YAML(typ="safe", pure=True).load(tree / GRAPH)["stages"]
+    outs = [out for stage in stages for kind in MADE_BY for out in graph[stage].get(kind, []) if isinstance(out, dict)]
+    return [path for out in outs for path, how in out.items() if how.get("cache") is False and (tree / path).exists()]
+
+
+def remove(root: Path, tree: Path) -> None:
+    (tree / MADE).unlink(missing_ok=True)  # first: what is left of a removal that was killed is no worktree
+    if tree.exists():
+        shutil.rmtree(tree)
+    command(root, "git", "worktree", "prune")
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    return command(folder, sys.executable, "-m", "dvc", *arguments)
+
+
+def command(folder: Path, *arguments: str) -> str:
+    """What a command writes to its standard output.
+
+    Raises: PosttrainError with what it writes to the other, if it fails.
+    """
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise PosttrainError(f"`{' '.join(arguments)}` failed in {folder}:\n{done.stderr.strip()}")
+    return done.stdout
