@@ -2,8 +2,8 @@
 
 `ProbeWatch` goes before the curve among the trainer's callbacks, because it adds a column; `HealthWatch` after it,
 because it reads the row. Neither draws a random number, so a watched run and an unwatched one are the same bytes until
-a rule acts. Weights are kept in memory, one process, on the CPU: one copy of what is trained for `not_finite`, two for
-`rollback`, one more for `publish: best`.
+a rule acts. Weights are kept on the CPU, in the memory of each process (under ZeRO-3 of the first): one copy of what is
+trained for `not_finite`, two for `rollback`, one more for `publish: best`.
 """
 
 import hashlib
