@@ -17,7 +17,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ TAIL_LINES = 15
 
 COOKIE = "POSTTRAIN_STAGE_RUN"
 POLL_S = 0.1
-GRACE_S = 20.0  # from SIGTERM to SIGKILL: time for a launcher to stop its workers
+GRACE_S = 4.0  # from SIGTERM to SIGKILL: a launcher stops its workers, a short step ends and is saved
 CLEAN_UP_S = 5.0  # for dvc to clear its rwlock when its command has been killed
 
 
@@ -82,10 +82,11 @@ def stage_names(root: Path) -> list[str]:
     return list(YAML(typ="safe", pure=True).load(path)["stages"])
 
 
-def run_stage(stage: str, root: Path, on_line: Callable[[str], None]) -> StageRun:
+def run_stage(stage: str, root: Path, on_line: Callable[[str], None], options: Sequence[str] = ()) -> StageRun:
     """Bring one stage up to date, handing each line of output to `on_line` as it comes.
 
-    Whatever interrupts it (Ctrl-C, Prefect's cancellation, an error in `on_line`), no process of the stage survives.
+    `options` are further ones of `dvc repro`, such as `--force`. Whatever interrupts it (Ctrl-C, Prefect's
+    cancellation, an error in `on_line`, SIGKILL of this process), no process of the stage survives.
 
     Raises: StageFailed
     """
@@ -93,7 +94,7 @@ def run_stage(stage: str, root: Path, on_line: Callable[[str], None]) -> StageRu
     said: list[Outcome] = []
     code: int | None = None
     tail: deque[str] = deque(maxlen=TAIL_LINES)
-    with dvc_repro(stage, root) as process:
+    with dvc_repro(stage, root, options) as process:
         for line in lines(output(process)):
             said += [outcome for start, outcome in DVC_SAYS.items() if line.startswith(start.format(stage))]
             if failure := COMMAND_FAILED.search(line):
@@ -106,10 +107,10 @@ def run_stage(stage: str, root: Path, on_line: Callable[[str], None]) -> StageRu
 
 
 @contextmanager
-def dvc_repro(stage: str, root: Path) -> Iterator[subprocess.Popen[bytes]]:
+def dvc_repro(stage: str, root: Path, options: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """`dvc repro` of one stage in a session of its own, over with all its descendants when the context is."""
     cookie = uuid.uuid4().hex
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *options, stage]
     with subprocess.Popen(
         command,
         cwd=root,
@@ -120,9 +121,25 @@ def dvc_repro(stage: str, root: Path) -> Iterator[subprocess.Popen[bytes]]:
         start_new_session=True,
     ) as process:
         try:
-            yield process
+            with watchdog(process, cookie):
+                yield process
         finally:
             stop(process, cookie)
+
+
+@contextmanager
+def watchdog(process: subprocess.Popen[bytes], cookie: str) -> Iterator[None]:
+    """A process that ends those of the run if this one is killed: it reads a pipe that only this process holds."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.watchdog", cookie, str(process.pid)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    ) as dog:
+        try:
+            yield
+        finally:
+            dog.kill()  # what it would do, `stop` does
 
 
 def environment(cookie: str) -> dict[str, str]:
@@ -200,8 +217,11 @@ def send(pid: int, number: signal.Signals) -> None:
 
 def others(process: subprocess.Popen[bytes], cookie: str) -> set[int]:
     """The living processes of the run except dvc itself."""
-    found = marked(cookie) if Path("/proc/self/environ").exists() else group(process.pid)
-    return found - {process.pid}
+    return living(process.pid, cookie) - {process.pid}
+
+
+def living(dvc: int, cookie: str) -> set[int]:
+    return marked(cookie) if Path("/proc/self/environ").exists() else group(dvc)
 
 
 def marked(cookie: str) -> set[int]:
