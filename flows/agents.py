@@ -87,12 +87,17 @@ def chain(stages: list[str] | None = None) -> State:
         log.info("%s %s in %.0f s, flow run %s", stage, run.outcome, run.seconds, child.name)
     name = str(runtime.flow_run.name)
     receipt.record(name, root)
-    create_markdown_artifact(f"{summary(runs)}\n\n{next_steps(name)}", key="posttrain-agents", description="what ran")
+    create_markdown_artifact(
+        f"{summary(runs)}\n\n{next_steps(name, root)}", key="posttrain-agents", description="what ran"
+    )
     return Completed(message=", ".join(f"{run.stage} {run.outcome}" for run in runs))
 
 
-def next_steps(name: str) -> str:
-    return f"The run is the DVC experiment `{name}`: `dvc exp show`; `dvc exp apply {name}` and `dvc pull` bring it."
+def next_steps(name: str, root: Path) -> str:
+    return (
+        f"Recorded as the DVC experiment `{name}`, which `dvc exp show` lists in {root} on {platform.node()}. There, "
+        f"`dvc pull` brings the models. For an older run, `dvc exp apply NAME` before it: what it misses, the pull brings."
+    )
 
 
 def delegate(stage: str, commit: str, after: list[UUID]) -> FlowRun:

@@ -237,7 +237,7 @@ def record(name: str, root: Path) -> None:
     """A DVC experiment of what the clone now has, in `dvc exp show` under the name; an older one of it is replaced.
 
     The commit that `dvc exp save` would make. That command refuses a workspace without the models, and this one may
-    be without them: `dvc exp apply NAME` and `dvc pull` bring them.
+    be without them; `dvc pull` brings them.
     """
     who = {f"GIT_{role}_{what}": "posttrain" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     head = git("rev-parse", "HEAD", root=root)

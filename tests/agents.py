@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -188,7 +189,7 @@ class Site:
     # What is in the clones
 
     def stage_processes(self) -> set[int]:
-        """The processes of stages, in whatever session: they have the mark of their run, and work in one of the clones."""
+        """The processes of stages, in whatever session: they have the mark of their run and work in a clone."""
         return {process for pool in POOLS for process in working_in(self.clone(pool), b"POSTTRAIN_STAGE_RUN=")}
 
     def flow_process(self, run: str) -> int:
@@ -223,12 +224,16 @@ def wait(condition: Callable[[], object], timeout_s: float) -> float:
 
 
 @contextmanager
-def site(folder: Path, home: Path, remote: str, code: Path | None = None, **variables: str) -> Iterator[Site]:
+def site(
+    folder: Path, home: Path, remote: dict[str, str], code: Path | None = None, **variables: str
+) -> Iterator[Site]:
     """Clones of `home` with workers on both pools, and the deployments of prefect.yaml; over when the context is."""
     made = Site(folder, code, variables)
     for pool in POOLS:
         made.run(folder, "git", "clone", "--quiet", str(home), pool)
-        made.run(made.clone(pool), "dvc", "remote", "add", "--local", "--default", "shared", remote)
+        made.run(made.clone(pool), "dvc", "remote", "add", "--local", "--default", "shared", remote["url"])
+        for option, value in remote.items():
+            made.run(made.clone(pool), "dvc", "remote", "modify", "--local", "shared", option, value)
     try:
         made.start_server()
         for pool in POOLS:
@@ -243,6 +248,28 @@ def site(folder: Path, home: Path, remote: str, code: Path | None = None, **vari
                 made.stop(name, signal.SIGINT)
 
 
+def shortened_project(root: Path) -> Path:
+    """The files that git knows or would add, with the recipe of seconds, in a repository of its own."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listing, cwd=REPOSITORY, capture_output=True, check=True, text=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (REPOSITORY / name).is_file() and name != "dvc.lock" and not name.startswith("results/"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, root / name)
+    shutil.copy(REPOSITORY / "tests/pipeline/seconds.yaml", root / "recipes")
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    merge = [sys.executable, "-m", "stages.cli", "recipe", "seconds"]
+    subprocess.run(merge, cwd=root, env=environment, check=True, capture_output=True)
+    return committed(root)
+
+
+def committed(root: Path) -> Path:
+    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "--quiet"], ["add", "-A"], [*who, "commit", "--quiet", "-m", "project"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    return root
+
+
 def trivial_project(root: Path) -> Path:
     """A project of three stages that take no time, in a repository of its own."""
     root.mkdir()
@@ -252,7 +279,4 @@ def trivial_project(root: Path) -> Path:
     (root / "params.yaml").write_text("seed: 1\nlaunch: {processes: auto, device: auto}\n")
     (root / "stage.py").write_text(STAGE)
     (root / ".gitignore").write_text(".posttrain\n/models\n/data\n/results\nslow\nstubborn\ncode\n")
-    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    for command in (["git", "add", "-A"], ["git", *who, "commit", "--quiet", "-m", "project"]):
-        subprocess.run(command, cwd=root, check=True)
-    return root
+    return committed(root)
