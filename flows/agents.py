@@ -21,7 +21,7 @@ import httpx
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
@@ -42,7 +42,7 @@ P = ParamSpec("P")
 
 STAGE_FLOW = "posttrain-stage"
 RECEIPT = "posttrain-receipt"  # a type that the UI lists and does not draw
-POLL_S = 1.0
+POLL_S = 2.0
 SERVER_PATIENCE_S = 600.0  # a server that is restarted meanwhile fails no run
 HEARTBEAT_S = 30  # automations.yaml takes a run for dead after three of them
 
@@ -96,7 +96,7 @@ def chain(stages: list[str] | None = None) -> State:
 def next_steps(name: str, root: Path) -> str:
     return (
         f"Recorded as the DVC experiment `{name}`, which `dvc exp show` lists in {root} on {platform.node()}. There, "
-        f"`dvc pull` brings the models. For an older run, `dvc exp apply NAME` before it: what it misses, the pull brings."
+        f"`dvc pull` brings the models. For an older run, `dvc exp apply NAME` first; what it misses, the pull brings."
     )
 
 
@@ -112,28 +112,29 @@ def delegate(stage: str, commit: str, after: list[UUID]) -> FlowRun:
 
 def ended(child: FlowRun) -> FlowRun:
     """The flow run once it is over. Whatever interrupts the wait, cancellation among it, cancels the run too."""
-    silent_since: float | None = None
-    try:
-        while child.state is None or not child.state.is_final():
-            time.sleep(POLL_S)
-            try:
-                child = seen(child.id)
-                silent_since = None
-            except (httpx.TransportError, httpx.HTTPStatusError) as error:
-                silent_since = silent_since or time.monotonic()
-                get_run_logger().warning("the Prefect server does not answer (%r); asking again", error)
-                if time.monotonic() - silent_since > SERVER_PATIENCE_S:
-                    raise
-    except BaseException:
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(child.id, Cancelling(message="its chain was stopped"))
-        raise
+    with get_client(sync_client=True) as client:
+        try:
+            while child.state is None or not child.state.is_final():
+                time.sleep(POLL_S)
+                child = seen(child.id, client)
+        except BaseException:
+            client.set_flow_run_state(child.id, Cancelling(message="the chain that it belongs to was stopped"))
+            raise
     return child
 
 
-def seen(flow_run: UUID) -> FlowRun:
-    with get_client(sync_client=True) as client:
-        return client.read_flow_run(flow_run)
+def seen(flow_run: UUID, client: SyncPrefectClient) -> FlowRun:
+    """The flow run as the server has it, once it answers."""
+    began = time.monotonic()
+    while True:
+        try:
+            return client.read_flow_run(flow_run)
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            wrong = isinstance(error, httpx.HTTPStatusError) and not error.response.is_server_error
+            if wrong or time.monotonic() - began > SERVER_PATIENCE_S:
+                raise
+            get_run_logger().warning("the Prefect server does not answer (%s); asking again", type(error).__name__)
+            time.sleep(POLL_S)
 
 
 def stopped(stage: str, child: FlowRun) -> State:

@@ -150,10 +150,17 @@ class Site:
     # The API
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        request = urllib.request.Request(self.api + path, method=method, headers={"Content-Type": "application/json"})
         data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(request, data, timeout=30) as response:
-            return json.loads(response.read() or b"null")
+        request = urllib.request.Request(self.api + path, data, {"Content-Type": "application/json"}, method=method)
+        for _ in range(10):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as response:
+                    return json.loads(response.read() or b"null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # its database is busy
+                    raise
+                time.sleep(1.0)
+        raise TimeoutError(f"the server is too busy for {path}")
 
     def submit(self, **parameters: Any) -> str:
         """The id of a new run of the whole chain."""
@@ -166,7 +173,7 @@ class Site:
 
     def over(self, run: str, timeout_s: float = 120) -> dict[str, Any]:
         """The run when it has ended."""
-        wait(lambda: self.flow_run(run)["state"]["type"] in TERMINAL, timeout_s)
+        wait(lambda: self.flow_run(run)["state"]["type"] in TERMINAL, timeout_s, 0.5)
         return self.flow_run(run)
 
     def children(self, run: str) -> dict[str, dict[str, Any]]:
@@ -214,12 +221,12 @@ def working_in(folder: Path | None, mark: bytes, command: bytes = b"") -> list[i
     return found
 
 
-def wait(condition: Callable[[], object], timeout_s: float) -> float:
+def wait(condition: Callable[[], object], timeout_s: float, every_s: float = 0.05) -> float:
     """The seconds until the condition held."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < timeout_s, "did not happen in time"
-        time.sleep(0.05)
+        time.sleep(every_s)
     return time.monotonic() - began
 
 

@@ -133,8 +133,8 @@ def crash(site: Site, name: str) -> Row:
     event(site, run)
     gone = None if event in SURVIVED else wait(lambda: not site.stage_processes(), 60)
     (gpu / "slow").unlink()
-    ends = {}
-    wait(lambda: all_over(site, {"sft": sft, "chain": run}, ends, began), PATIENCE_S)
+    ends: dict[str, float] = {}
+    wait(lambda: all_over(site, {"sft": sft, "chain": run}, ends, began), PATIENCE_S, 0.5)
     clean = not site.locks("gpu")
     (gpu / "stubborn").unlink(missing_ok=True)
     if "gpu" not in site.processes:
