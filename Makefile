@@ -8,7 +8,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run test chaos setup lint lock clean bench-rewards
+.PHONY: run test test-flows chaos crashes setup lint lock clean bench-rewards
 
 run: setup
 	dvc repro
@@ -20,6 +20,14 @@ test: setup
 # Two dozen SIGKILLs at random moments of sft and grpo; a few minutes. A shorter form is in `make test`.
 chaos: setup
 	python -m tests.chaos
+
+# Prefect: a server, two agents, a remote in a folder and one that speaks S3; a few minutes. A part is in `make test`.
+test-flows: setup
+	pytest tests/flows tests/flows/whole_pipeline.py
+
+# What kills and cancellations of server, worker, flow and stage leave behind: the table of docs/agents.md.
+crashes: setup
+	python -m tests.crashes
 
 lint: setup
 	ruff format --check .

@@ -31,8 +31,10 @@ if pathlib.Path("stubborn").exists():
 while pathlib.Path("slow").exists():
     time.sleep(0.05)
 '''
-if pathlib.Path("code").exists():
-    sys.exit(int(pathlib.Path("code").read_text()))
+if (code := pathlib.Path("code")).exists():  # fails once
+    number = int(code.read_text())
+    code.unlink()
+    sys.exit(number)
 worker = subprocess.Popen([sys.executable, "-c", WORKER], start_new_session=True)
 print("sft 1/10 | loss 0.5", flush=True)
 worker.wait()
@@ -180,6 +182,10 @@ class Site:
         """The flow runs of the stages of a chain, by stage."""
         query = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
         return {child["parameters"]["stage"]: child for child in self.ask("POST", "/flow_runs/filter", query)}
+
+    def tasks(self, run: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.ask("POST", "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+        return found
 
     def states(self, run: str) -> dict[str, str]:
         return {stage: child["state"]["name"] for stage, child in self.children(run).items()}
