@@ -31,6 +31,7 @@ from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Cancelling, Completed, Failed
 
 from flows import receipt
+from flows.experiment import commit_of, record
 from flows.gpus import gpus
 from flows.lock import WORKSPACE_LOCK, held
 from flows.pipeline import STATE_NAMES, chosen, summary
@@ -41,7 +42,7 @@ from stages.errors import EXIT_RETRY, InputError, PosttrainError
 P = ParamSpec("P")
 
 STAGE_FLOW = "posttrain-stage"
-RECEIPT = "posttrain-receipt"  # a type that the UI lists and does not draw
+RECEIPT = "result"  # of Prefect's types of artifacts the one for data
 POLL_S = 2.0
 SERVER_PATIENCE_S = 600.0  # a server that is restarted meanwhile fails no run
 HEARTBEAT_S = 30  # automations.yaml takes a run for dead after three of them
@@ -55,9 +56,14 @@ def told(function: Callable[P, State]) -> Callable[P, State]:
         try:
             return function(*arguments, **options)
         except PosttrainError as error:
-            return Failed(message=str(error))
+            return failed(str(error))
 
     return call
+
+
+def failed(message: str) -> State:
+    get_run_logger().error(message)  # in the state alone, the pages show its line ends as \\n
+    return Failed(message=message)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -70,14 +76,14 @@ def chain(stages: list[str] | None = None) -> State:
     """Bring the stages up to date, each on an agent, in the order of dvc.yaml: all, or those asked for."""
     root, log = Path.cwd(), get_run_logger()
     heartbeats()
-    commit = receipt.commit(root)
+    commit = commit_of(root)
     publish("start", receipt.whole(root))
     runs: list[StageRun] = []
     after = [UUID(runtime.flow_run.id)]
     for stage in chosen(stages, stage_names(root)):
         child = ended(delegate(stage, commit, after))
         if child.state is None or not child.state.is_completed():
-            return stopped(stage, child)
+            return stopped(runs, stage, child)
         run, given = received(child.id)
         assert run is not None
         with held(root / WORKSPACE_LOCK, log.info):
@@ -86,18 +92,17 @@ def chain(stages: list[str] | None = None) -> State:
         after.append(child.id)
         log.info("%s %s in %.0f s, flow run %s", stage, run.outcome, run.seconds, child.name)
     name = str(runtime.flow_run.name)
-    receipt.record(name, root)
-    create_markdown_artifact(
-        f"{summary(runs)}\n\n{next_steps(name, root)}", key="posttrain-agents", description="what ran"
+    record(name, root)
+    show(
+        summary(runs),
+        f"Recorded as the DVC experiment `{name}`, which `dvc exp show` lists in {root} on {platform.node()}. There, "
+        f"`dvc pull` brings the models. For an older run, `dvc exp apply NAME` first; what it misses, the pull brings.",
     )
     return Completed(message=", ".join(f"{run.stage} {run.outcome}" for run in runs))
 
 
-def next_steps(name: str, root: Path) -> str:
-    return (
-        f"Recorded as the DVC experiment `{name}`, which `dvc exp show` lists in {root} on {platform.node()}. There, "
-        f"`dvc pull` brings the models. For an older run, `dvc exp apply NAME` first; what it misses, the pull brings."
-    )
+def show(table: str, text: str) -> None:
+    create_markdown_artifact(f"{table}\n\n{text}", key="posttrain-agents", description="what ran, and what it came to")
 
 
 def delegate(stage: str, commit: str, after: list[UUID]) -> FlowRun:
@@ -137,13 +142,18 @@ def seen(flow_run: UUID, client: SyncPrefectClient) -> FlowRun:
             time.sleep(POLL_S)
 
 
-def stopped(stage: str, child: FlowRun) -> State:
+def stopped(runs: list[StageRun], stage: str, child: FlowRun) -> State:
     """The state of a chain one of whose stages did not complete."""
     assert child.state is not None
-    message = f"{stage}: flow run '{child.name}' is {child.state.name}: {child.state.message or 'no message'}"
+    cause = child.state.message or "no message"
+    quoted = "\n".join(f"    {line}" for line in cause.splitlines())  # as code, whatever a stage has printed
+    show(summary(runs), f"**{stage}: {child.state.name}** in flow run `{child.name}`:\n\n{quoted}")
     if child.state.is_cancelled():
-        return Cancelled(message=message)
-    return Failed(message=f"{message}\nWhat was done is kept: the same command goes on after it.")
+        return Cancelled(message=f"{stage} was cancelled: flow run '{child.name}'")
+    return failed(
+        f"{cause}\nIn flow run '{child.name}', {child.state.name}. What was done before it is kept: when the "
+        "cause is mended, run the deployment again."
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -204,7 +214,7 @@ def push(stage: str) -> None:
 
 def same_commit(root: Path, wanted: str | None) -> None:
     """Raises: InputError if the code of this clone is not that of the run."""
-    here = receipt.commit(root)
+    here = commit_of(root)
     if wanted not in (None, here):
         raise InputError(
             f"the clone {root} of agent {platform.node()}",

@@ -1,18 +1,16 @@
 """What travels between clones of the project so that a stage can run in any: entries of dvc.lock and small text files.
 
-Reads   dvc.yaml, dvc.lock, params.yaml, the outs that DVC does not cache; git's HEAD
-Writes  the same, and outs from the DVC remote; a DVC experiment
+Reads   dvc.yaml, dvc.lock, params.yaml, the outs that DVC does not cache
+Writes  the last three, and outs from the DVC remote
 
 Code travels by git, data and models by the DVC remote. A receipt is plain data; flows/agents.py carries it. It comes
 over the network, so what it may write is what dvc.yaml names.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +137,7 @@ def write(path: Path, content: bytes) -> None:
 
 def fetch(stage: str, root: Path, say: Say) -> None:
     """Have here what the stage needs; nothing, if it has not changed since its entry in dvc.lock."""
+    drop_dead_locks(root)
     makers = inputs(stage, root)
     status = changes([*dict.fromkeys([*makers.values(), stage])], root)
     foreign(status, root)
@@ -148,9 +147,34 @@ def fetch(stage: str, root: Path, say: Say) -> None:
 
 def changes(stages: list[str], root: Path) -> dict[str, dict[str, Any]]:
     """What `dvc status` holds against each stage: `{"sft": {"changed deps": {"data/prepared": "deleted"}}}`."""
-    found: dict[str, list[Any]] = json.loads(dvc(["status", "--json", *stages], root, None))
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--json", *stages]
+    # What DVC warns of, on the standard error, is no JSON; if it fails, that says why, and the flow run's log has it.
+    said = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE).stdout
+    found: dict[str, list[Any]] = json.loads(said)
     pairs = {name: [item if isinstance(item, dict) else {item: {}} for item in items] for name, items in found.items()}
     return {name: {key: value for item in items for key, value in item.items()} for name, items in pairs.items()}
+
+
+def drop_dead_locks(root: Path) -> None:
+    """Drop what DVC holds for processes that are gone. DVC does, unless another process has got the number since."""
+    path = root / ".dvc/tmp/rwlock"
+    if not path.exists() or not Path("/proc/self").exists():
+        return
+    try:
+        held: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:  # dvc was killed while it wrote the file, and refuses to go on with it
+        held = {}
+    write = {name: info for name, info in held.get("write", {}).items() if is_dvc(info["pid"])}
+    read = {name: [info for info in infos if is_dvc(info["pid"])] for name, infos in held.get("read", {}).items()}
+    living = {"write": write, "read": {name: infos for name, infos in read.items() if infos}}
+    path.write_text(json.dumps({kind: names for kind, names in living.items() if names}), encoding="utf-8")
+
+
+def is_dvc(pid: int) -> bool:
+    try:
+        return b"dvc" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return False
 
 
 def foreign(status: dict[str, dict[str, Any]], root: Path) -> None:
@@ -182,70 +206,26 @@ def push(stage: str, root: Path, say: Say) -> None:
     dvc(["push", stage], root, say)
 
 
-def dvc(arguments: list[str], root: Path, say: Say | None) -> str:
-    """What a command of DVC prints, also handed to `say` line by line.
+def dvc(arguments: list[str], root: Path, say: Say) -> None:
+    """Run a command of DVC, handing what it prints to `say` line by line.
 
     Raises: InputError with its last lines, if it fails
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    heard: list[str] = []
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                heard.append(line)
-                if say and line.strip():
-                    say(line.rstrip())
+                tail.append(line.rstrip())
+                say(line.rstrip())
         except BaseException:
             process.kill()
             raise
     if process.returncode:
         raise InputError(
             f"dvc {' '.join(arguments)}, in {root}",
-            got="\n          ".join(line.rstrip() for line in deque(heard, TAIL_LINES)),
+            got="\n          ".join(tail),
             wanted="a DVC remote that this machine reaches and that has what earlier stages made",
             do="`dvc remote list` here; `dvc push` where a stage ran without Prefect",
         )
-    return "".join(heard)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# git
-
-
-def git(*arguments: str, root: Path, **environment: str) -> str:
-    command = ["git", *arguments]
-    env = {**os.environ, **environment}
-    return subprocess.run(command, cwd=root, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
-def commit(root: Path) -> str:
-    """The commit whose code is in the folder.
-
-    Raises: InputError if tracked code differs from it: only commits travel.
-    """
-    data = {str(PARAMS), str(LOCK), *small_files(root)}
-    changed = git("diff", "--name-only", "HEAD", root=root).splitlines()
-    if code := [path for path in changed if path not in data]:
-        raise InputError(
-            str(root), got=f"uncommitted changes of {', '.join(code)}", wanted="a commit", do="commit or stash them"
-        )
-    return git("rev-parse", "HEAD", root=root)
-
-
-def record(name: str, root: Path) -> None:
-    """A DVC experiment of what the clone now has, in `dvc exp show` under the name; an older one of it is replaced.
-
-    The commit that `dvc exp save` would make. That command refuses a workspace without the models, and this one may
-    be without them; `dvc pull` brings them.
-    """
-    who = {f"GIT_{role}_{what}": "posttrain" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    head = git("rev-parse", "HEAD", root=root)
-    with tempfile.TemporaryDirectory() as folder:
-        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        git("read-tree", "HEAD", root=root, **index)
-        paths = [path for path in (str(PARAMS), str(LOCK), *small_files(root)) if (root / path).is_file()]
-        git("add", "--force", "--", *paths, root=root, **index)
-        tree = git("write-tree", root=root, **index)
-    saved = git("commit-tree", tree, "-p", head, "-m", f"posttrain {name}", root=root, **who)
-    git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", saved, root=root)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -209,10 +210,11 @@ class Site:
         """The process of a flow run."""
         return working_in(None, f"PREFECT__FLOW_RUN_ID={run}".encode(), b"prefect").pop()
 
-    def locks(self, pool: str) -> dict[str, Any]:
-        """What DVC holds in a clone."""
+    def locks(self, pool: str) -> list[int]:
+        """The living processes for which DVC holds something in a clone."""
         path = self.clone(pool) / ".dvc/tmp/rwlock"
-        return {kind: held for kind, held in json.loads(path.read_text()).items() if held} if path.exists() else {}
+        pids = re.findall(r'"pid": (\d+)', path.read_text()) if path.exists() else []
+        return [int(pid) for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
 def working_in(folder: Path | None, mark: bytes, command: bytes = b"") -> list[int]:

@@ -56,7 +56,7 @@ def test_a_wrong_input_is_not_repeated_and_says_why(made: Site) -> None:
     run = made.submit(stages=["prepare", "sft"])
     state = made.over(run)["state"]
     assert state["type"] == "FAILED"
-    assert "sft: flow run 'sft of" in state["message"]
+    assert f"In flow run 'sft of {made.flow_run(run)['name']}', Failed" in state["message"]
     assert "its command exited with 2" in state["message"]
     assert made.states(run) == {"prepare": "Completed", "sft": "Failed"}
     assert [task["run_count"] for task in made.tasks(made.children(run)["sft"]["id"]) if task["name"] == "sft"] == [1]
@@ -73,7 +73,7 @@ def test_a_cancelled_chain_leaves_nothing_and_the_same_command_goes_on(made: Sit
     wait(lambda: not made.stage_processes(), 30)
     assert made.over(run)["state"]["name"] == "Cancelled"
     wait(lambda: made.states(run)["sft"] == "Cancelled", 30, 0.5)
-    assert made.locks("gpu") == {}
+    assert made.locks("gpu") == []
 
     for name in ("slow", "stubborn"):
         (gpu / name).unlink()

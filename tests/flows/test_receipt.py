@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows import receipt
+from flows.experiment import commit_of, record
 from flows.stage_run import run_stage
 from stages.errors import InputError
 from tests.agents import committed
@@ -109,10 +110,10 @@ def test_only_commits_travel(clones: list[Path]) -> None:
     root = clones[0]
     (root / "params.yaml").write_text("seed: 7\n")  # travels in the receipt
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True).stdout
-    assert receipt.commit(root) == head.strip()
+    assert commit_of(root) == head.strip()
     (root / "dvc.yaml").write_text("stages: {}\n")
     with pytest.raises(InputError, match=r"uncommitted changes of dvc\.yaml"):
-        receipt.commit(root)
+        commit_of(root)
 
 
 def test_a_run_is_an_experiment_without_its_model_here(clones: list[Path]) -> None:
@@ -120,8 +121,8 @@ def test_a_run_is_an_experiment_without_its_model_here(clones: list[Path]) -> No
     (two / "params.yaml").write_text("seed: 3\n")
     stage("prepare", two), stage("sft", two)
     receipt.take(receipt.whole(two), one)
-    receipt.record("brave-lemur", one)
-    receipt.record("brave-lemur", one)  # a run that was repeated
+    record("brave-lemur", one)
+    record("brave-lemur", one)  # a run that was repeated
     assert "brave-lemur" in dvc(one, "exp", "show", "--csv")
     assert not (one / "model").exists()
 
