@@ -1,4 +1,4 @@
-"""Kills and cancels what runs a pipeline on agents, and looks at what is left; `make crashes`, a quarter of an hour.
+"""Kills and cancels what runs a pipeline on agents, and looks at what is left; `make crashes`, 20 minutes.
 
 A chain of three stages runs until its second, sft, trains with a worker in a session of its own. Then something happens
 to one of the processes. What is left, and what the same command comes to afterwards, is a row of the table.
@@ -126,7 +126,10 @@ def crash(site: Site, name: str) -> Row:
     if event is cancel_stubborn_stage:
         (gpu / "stubborn").touch()
     run = site.submit(stages=["prepare", "sft", "report"])
-    wait(lambda: working_in(gpu, b"POSTTRAIN_STAGE_RUN=", b"time.sleep(0.05)"), 120)
+    try:
+        wait(lambda: working_in(gpu, b"POSTTRAIN_STAGE_RUN=", b"time.sleep(0.05)"), PATIENCE_S)
+    except AssertionError:
+        raise AssertionError(f"sft did not start: {site.flow_run(run)['state']}, {site.states(run)}") from None
     time.sleep(1.0)  # the worker has to have come to its loop
     sft = site.children(run)["sft"]["id"]
     began = time.monotonic()
