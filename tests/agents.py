@@ -174,7 +174,7 @@ class Site:
         found: dict[str, Any] = self.ask("GET", f"/flow_runs/{run}")
         return found
 
-    def over(self, run: str, timeout_s: float = 120) -> dict[str, Any]:
+    def over(self, run: str, timeout_s: float = 240) -> dict[str, Any]:
         """The run when it has ended."""
         wait(lambda: self.flow_run(run)["state"]["type"] in TERMINAL, timeout_s, 0.5)
         return self.flow_run(run)
