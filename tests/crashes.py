@@ -134,7 +134,10 @@ def crash(site: Site, name: str) -> Row:
     sft = site.children(run)["sft"]["id"]
     began = time.monotonic()
     event(site, run)
-    gone = None if event in SURVIVED else wait(lambda: not site.stage_processes(), 60)
+    gone = None
+    if event not in SURVIVED:
+        wait(lambda: not site.stage_processes(), 60)
+        gone = time.monotonic() - began
     (gpu / "slow").unlink()
     ends: dict[str, float] = {}
     wait(lambda: all_over(site, {"sft": sft, "chain": run}, ends, began), PATIENCE_S, 0.5)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents import Site, shortened_project, site, wait
+from tests.agents import REPOSITORY, Site, shortened_project, site, trivial_project, wait
 
 WORDS = ["prepare", "sft", "grpo", "evaluate", "report"]
 
@@ -81,9 +81,10 @@ def test_two_agents_make_the_bytes_that_one_machine_makes(home: Path, lock: str,
         assert made.run(cpu, "posttrain", "verify").count("models/grpo")
 
 
-def test_through_s3(home: Path, lock: str, s3: dict[str, str], tmp_path: Path) -> None:
+def test_through_s3(s3: dict[str, str], tmp_path: Path) -> None:
+    """With stages that take no time: what DVC does is the same, and where it does it is not."""
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    with site(tmp_path, home, s3, **keys) as made:
+    with site(tmp_path, trivial_project(tmp_path / "project"), s3, REPOSITORY, **keys) as made:
         run = made.submit()
-        assert made.over(run, 500)["state"]["name"] == "Completed", made.said(run)
-        assert (made.clone("cpu") / "dvc.lock").read_text() == lock
+        assert made.over(run)["state"]["name"] == "Completed", made.said(run)
+        assert (made.clone("cpu") / "results/report.html").read_text().count("seed: 1") == 2
