@@ -31,7 +31,7 @@ from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Cancelling, Completed, Failed
 
 from flows import receipt
-from flows.experiment import commit_of, record
+from flows.experiment import commit_of, experiment_name, record, same_commit
 from flows.gpus import gpus
 from flows.lock import WORKSPACE_LOCK, held
 from flows.pipeline import STATE_NAMES, chosen, summary
@@ -91,7 +91,7 @@ def chain(stages: list[str] | None = None) -> State:
         runs.append(run)
         after.append(child.id)
         log.info("%s %s in %.0f s, flow run %s", stage, run.outcome, run.seconds, child.name)
-    name = str(runtime.flow_run.name)
+    name = experiment_name(str(runtime.flow_run.name))
     record(name, root)
     show(
         summary(runs),
@@ -210,18 +210,6 @@ def push(stage: str) -> None:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What an agent has to be
-
-
-def same_commit(root: Path, wanted: str | None) -> None:
-    """Raises: InputError if the code of this clone is not that of the run."""
-    here = commit_of(root)
-    if wanted not in (None, here):
-        raise InputError(
-            f"the clone {root} of agent {platform.node()}",
-            got=f"commit {here[:10]}",
-            wanted=f"commit {wanted[:10]}, that of the run" if wanted else "",
-            do=f"there: git fetch && git checkout {wanted}; no restart is needed",
-        )
 
 
 def heartbeats() -> None:

@@ -6,6 +6,8 @@ Run     record("brave-lemur", Path.cwd())
 """
 
 import os
+import platform
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -33,6 +35,23 @@ def commit_of(root: Path) -> str:
             str(root), got=f"uncommitted changes of {', '.join(code)}", wanted="a commit", do="commit or stash them"
         )
     return git("rev-parse", "HEAD", root=root)
+
+
+def same_commit(root: Path, wanted: str | None) -> None:
+    """Raises: InputError if the code of this clone is not that of the run."""
+    here = commit_of(root)
+    if wanted not in (None, here):
+        raise InputError(
+            f"the clone {root} of agent {platform.node()}",
+            got=f"commit {here[:10]}",
+            wanted=f"commit {wanted[:10]}, that of the run" if wanted else "",
+            do=f"there: git fetch && git checkout {wanted}; no restart is needed",
+        )
+
+
+def experiment_name(name: str) -> str:
+    """The name of a flow run as git and DVC take it for a reference."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "run"
 
 
 def record(name: str, root: Path) -> None:

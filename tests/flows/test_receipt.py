@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows import receipt
-from flows.experiment import commit_of, record
+from flows.experiment import commit_of, experiment_name, record
 from flows.stage_run import run_stage
 from stages.errors import InputError
 from tests.agents import committed
@@ -133,3 +133,9 @@ def test_a_run_is_an_experiment_without_its_model_here(clones: list[Path]) -> No
     subprocess.run(apply, cwd=one, check=False, capture_output=True)  # the lock is there, its complaint is of the model
     dvc(one, "pull")
     assert (one / "model").read_text() == (one / "metrics.json").read_text() == "seed: 3\n"
+
+
+def test_any_name_of_a_run_is_one_for_git() -> None:
+    assert experiment_name("brave-lemur") == "brave-lemur"
+    assert experiment_name("../lr 1e-5: second..try.lock") == "lr-1e-5-second-try-lock"
+    assert experiment_name("\N{SNOWMAN}") == "run"
