@@ -116,7 +116,7 @@ EVENTS: dict[str, Event] = {
     "SIGKILL of the GPU agent's worker": kill_worker,
     "SIGKILL of the GPU agent's worker and flow": kill_worker_and_flow,
 }
-SURVIVED = {kill_server, kill_chain_flow}
+SURVIVED = {kill_server, kill_chain_flow, kill_worker}
 
 
 def crash(site: Site, name: str) -> Row:
