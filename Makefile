@@ -9,7 +9,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run test test-distributed chaos setup vllm lint lock clean bench-rewards
+.PHONY: run test test-distributed test-flows chaos crashes setup vllm lint lock clean bench-rewards
 
 run: setup
 	dvc repro
@@ -25,6 +25,14 @@ chaos: setup
 # Every strategy in two processes on this machine, and whatever can be killed, killed; about half an hour.
 test-distributed: setup
 	pytest tests/distributed -m ""
+
+# Prefect: a server, two agents, a remote in a folder and one that speaks S3; a few minutes. A part is in `make test`.
+test-flows: setup
+	pytest tests/flows tests/flows/whole_pipeline.py
+
+# What kills and cancellations of server, worker, flow and stage leave behind: the table of docs/agents.md.
+crashes: setup
+	python -m tests.crashes
 
 lint: setup
 	ruff format --check .

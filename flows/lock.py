@@ -15,6 +15,8 @@ from typing import TextIO
 from stages.paths import LOCKS
 
 WORKSPACE_LOCK = LOCKS / "workspace.lock"
+OURS: set[Path] = set()
+"""Held by this process."""
 
 
 @contextmanager
@@ -22,15 +24,23 @@ def held(path: Path, on_line: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock. The system releases it with the process, however that ends; the file stays.
 
     A record lock, not flock(2), which children of a killed holder would go on holding. It tells processes apart, not
-    threads.
+    threads. What this process holds already stays held: closing the file a second time would let go of it.
     """
+    name = path.resolve()
+    if name in OURS:
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         take(file, on_line)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        OURS.add(name)
+        try:
+            yield
+        finally:
+            OURS.remove(name)
 
 
 def take(file: TextIO, on_line: Callable[[str], None]) -> None:

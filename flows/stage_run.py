@@ -46,7 +46,7 @@ TAIL_LINES = 15
 
 COOKIE = "POSTTRAIN_STAGE_RUN"
 POLL_S = 0.1
-GRACE_S = 20.0  # from SIGTERM to SIGKILL: time for a launcher to stop its workers
+GRACE_S = 4.0  # from SIGTERM to SIGKILL: a launcher stops its workers, a short step ends and is saved
 CLEAN_UP_S = 5.0  # for dvc to clear its rwlock when its command has been killed
 
 
@@ -88,8 +88,8 @@ def run_stage(stage: str, root: Path, on_line: Callable[[str], None], options: S
     """Bring one stage up to date, handing each line of output to `on_line` as it comes.
 
     `options` are further ones of `dvc repro`, such as `--force`. Whatever interrupts it (Ctrl-C, Prefect's
-    cancellation, an error in `on_line`), no process of the stage survives. While another run is at a stage of this
-    workspace, it waits; what a killed one left running there is ended first.
+    cancellation, an error in `on_line`, SIGKILL of this process), no process of the stage survives. While another run
+    is at a stage of this workspace, it waits.
 
     Raises: StageFailed
     """
@@ -130,9 +130,25 @@ def dvc_repro(stage: str, root: Path, options: Sequence[str]) -> Iterator[subpro
         start_new_session=True,
     ) as process:
         try:
-            yield process
+            with watchdog(process, cookie):
+                yield process
         finally:
             stop(process, cookie)
+
+
+@contextmanager
+def watchdog(process: subprocess.Popen[bytes], cookie: str) -> Iterator[None]:
+    """A process that ends those of the run if this one is killed: it reads a pipe that only this process holds."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.watchdog", cookie, str(process.pid)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    ) as dog:
+        try:
+            yield
+        finally:
+            dog.kill()  # what it would do, `stop` does
 
 
 def environment(root: Path, cookie: str) -> dict[str, str]:
@@ -201,11 +217,13 @@ def stop(process: subprocess.Popen[bytes], cookie: str) -> None:
 
 
 def end_leftovers(root: Path, on_line: Callable[[str], None]) -> None:
-    """End what a killed run left in a workspace whose lock is ours: whatever bears its mark."""
+    """What a killed run left in a workspace whose lock is ours: its watchdog ends it, and this what that left."""
     left = partial(marked, mark(root))
     if found := left():
         on_line(f"ending {len(found)} processes that a killed run left behind")
-        signal_all(left, signal.SIGTERM, GRACE_S)
+        deadline = time.monotonic() + GRACE_S + POLL_S
+        while left() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
         signal_all(left, signal.SIGKILL, CLEAN_UP_S)
 
 
@@ -234,8 +252,11 @@ def send(pid: int, number: signal.Signals) -> None:
 
 def others(process: subprocess.Popen[bytes], cookie: str) -> set[int]:
     """The living processes of the run except dvc itself."""
-    found = marked(cookie) if Path("/proc/self/environ").exists() else group(process.pid)
-    return found - {process.pid}
+    return living(process.pid, cookie) - {process.pid}
+
+
+def living(dvc: int, cookie: str) -> set[int]:
+    return marked(cookie) if Path("/proc/self/environ").exists() else group(dvc)
 
 
 def marked(cookie: str) -> set[int]:

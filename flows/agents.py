@@ -1,0 +1,255 @@
+"""The stages as Prefect deployments, each on an agent of the pool that fits it, and the flow that chains them.
+
+Reads   prefect.yaml (which stage on which pool), dvc.yaml, params.yaml; POSTTRAIN_LAUNCH_* of the agent's environment
+Writes  on an agent: the outs of its stage, into its clone and the DVC remote; where the chain runs: dvc.lock, the small
+        files among the outs, and a DVC experiment under the flow run's name
+Run     prefect deployment run posttrain-agents/run; docs/agents.md says what that needs
+
+What travels between clones, and how, is in flows/receipt.py. No bytes of a model pass through the chain or the server.
+"""
+
+import functools
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ParamSpec
+from uuid import UUID
+
+import httpx
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.client.schemas.sorting import ArtifactSort
+from prefect.deployments import run_deployment
+from prefect.settings import get_current_settings
+from prefect.states import Cancelled, Cancelling, Completed, Failed
+
+from flows import receipt
+from flows.artifacts import summary, with_progress
+from flows.experiment import commit_of, experiment_name, record, same_commit
+from flows.gpus import gpus
+from flows.lock import WORKSPACE_LOCK, held
+from flows.pipeline import STATE_NAMES, chosen
+from flows.receipt import Receipt
+from flows.stage_run import StageFailed, StageRun, run_stage, stage_names
+from stages.errors import EXIT_RETRY, InputError, PosttrainError
+
+P = ParamSpec("P")
+
+STAGE_FLOW = "posttrain-stage"
+RECEIPT = "result"  # of Prefect's types of artifacts the one for data
+POLL_S = 2.0
+SERVER_PATIENCE_S = 600.0  # a server that is restarted meanwhile fails no run
+HEARTBEAT_S = 30  # automations.yaml takes a run for dead after three of them
+
+
+def told(function: Callable[P, State]) -> Callable[P, State]:
+    """An error that says what to do becomes the state's message, without the traceback that would bury it."""
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **options: P.kwargs) -> State:
+        try:
+            return function(*arguments, **options)
+        except PosttrainError as error:
+            return failed(str(error))
+
+    return call
+
+
+def failed(message: str) -> State:
+    get_run_logger().error(message)  # in the state alone, the pages show its line ends as \\n
+    return Failed(message=message)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The chain
+
+
+@flow(name="posttrain-agents")
+@told
+def chain(stages: list[str] | None = None) -> State:
+    """Bring the stages up to date, each on an agent, in the order of dvc.yaml: all, or those asked for."""
+    root, log = Path.cwd(), get_run_logger()
+    heartbeats()
+    commit = commit_of(root)
+    publish("start", receipt.whole(root))
+    runs: list[StageRun] = []
+    after = [UUID(runtime.flow_run.id)]
+    for stage in chosen(stages, stage_names(root)):
+        child = ended(delegate(stage, commit, after))
+        if child.state is None or not child.state.is_completed():
+            return stopped(runs, stage, child)
+        run, given = received(child.id)
+        assert run is not None
+        with held(root / WORKSPACE_LOCK, log.info):
+            receipt.take(receipt.merged([receipt.whole(root), given]), root)
+        runs.append(run)
+        after.append(child.id)
+        log.info("%s %s in %.0f s, flow run %s", stage, run.outcome, run.seconds, child.name)
+    name = experiment_name(str(runtime.flow_run.name))
+    record(name, root)
+    show(
+        summary(runs, root),
+        f"Recorded as the DVC experiment `{name}`, which `dvc exp show` lists in {root} on {platform.node()}. There, "
+        f"`dvc pull` brings the models. For an older run, `dvc exp apply NAME` first; what it misses, the pull brings.",
+    )
+    return Completed(message=", ".join(f"{run.stage} {run.outcome}" for run in runs))
+
+
+def show(table: str, text: str) -> None:
+    create_markdown_artifact(f"{table}\n\n{text}", key="posttrain-agents", description="what ran, and what it came to")
+
+
+def delegate(stage: str, commit: str, after: list[UUID]) -> FlowRun:
+    """Hand one stage to the pool of its deployment."""
+    return run_deployment(  # type: ignore[return-value]  # not a coroutine: this is no async context
+        f"{STAGE_FLOW}/{stage}",
+        parameters={"stage": stage, "commit": commit, "after": [str(flow_run) for flow_run in after]},
+        flow_run_name=f"{stage} of {runtime.flow_run.name}",
+        timeout=0,
+    )
+
+
+def ended(child: FlowRun) -> FlowRun:
+    """The flow run once it is over. Whatever interrupts the wait, cancellation among it, cancels the run too."""
+    with get_client(sync_client=True) as client:
+        try:
+            while child.state is None or not child.state.is_final():
+                time.sleep(POLL_S)
+                child = seen(child.id, client)
+        except BaseException:
+            client.set_flow_run_state(child.id, Cancelling(message="the chain that it belongs to was stopped"))
+            raise
+    return child
+
+
+def seen(flow_run: UUID, client: SyncPrefectClient) -> FlowRun:
+    """The flow run as the server has it, once it answers."""
+    began = time.monotonic()
+    while True:
+        try:
+            return client.read_flow_run(flow_run)
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            wrong = isinstance(error, httpx.HTTPStatusError) and not error.response.is_server_error
+            if wrong or time.monotonic() - began > SERVER_PATIENCE_S:
+                raise
+            get_run_logger().warning("the Prefect server does not answer (%s); asking again", type(error).__name__)
+            time.sleep(POLL_S)
+
+
+def stopped(runs: list[StageRun], stage: str, child: FlowRun) -> State:
+    """The state of a chain one of whose stages did not complete."""
+    assert child.state is not None
+    cause = child.state.message or "no message"
+    quoted = "\n".join(f"    {line}" for line in cause.splitlines())  # as code, whatever a stage has printed
+    show(summary(runs, Path.cwd()), f"**{stage}: {child.state.name}** in flow run `{child.name}`:\n\n{quoted}")
+    if child.state.is_cancelled():
+        return Cancelled(message=f"{stage} was cancelled: flow run '{child.name}'")
+    return failed(
+        f"{cause}\nIn flow run '{child.name}', {child.state.name}. What was done before it is kept: when the "
+        "cause is mended, run the deployment again."
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One stage, on an agent
+
+
+@flow(name=STAGE_FLOW)
+@told
+def stage_on_agent(stage: str, commit: str | None = None, after: list[UUID] | None = None) -> State:
+    """One stage in this agent's clone, on the receipts of the flow runs before it; without any, on what is there."""
+    root, log = Path.cwd(), get_run_logger()
+    heartbeats()
+    same_commit(root, commit)
+    with held(root / WORKSPACE_LOCK, log.info):
+        given = receipt.merged([received(run)[1] for run in after] if after else [receipt.whole(root)])
+        receipt.take(given, root)
+        fetch(stage)
+        with gpus(stage, root):
+            run = stage_task(stage).result()
+        made = receipt.of_stage(stage, root)
+        if made["lock"][stage] != given["lock"].get(stage):
+            push(stage)
+        publish(stage, made, run)
+    return Completed(name=STATE_NAMES[run.outcome], message=f"{run.outcome} on {platform.node()}, {run.seconds:.0f} s")
+
+
+def worth_retrying(_: Any, run: TaskRun, state: State) -> bool:
+    """Exit code 75: the stage was stopped or its folder busy, and the same command goes on from its checkpoint."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, StageFailed) and error.code == EXIT_RETRY
+
+
+@task(
+    task_run_name="{stage}",
+    cache_policy=NO_CACHE,
+    retries=3,
+    retry_delay_seconds=[5, 60, 300],
+    retry_condition_fn=worth_retrying,
+)
+def stage_task(stage: str) -> State[StageRun]:
+    run = run_stage(stage, Path.cwd(), with_progress(stage, get_run_logger()), ["--allow-missing"])
+    return Completed(name=STATE_NAMES[run.outcome], message=f"{run.outcome}, {run.seconds:.0f} s", data=run)
+
+
+@task(task_run_name="fetch what {stage} needs", cache_policy=NO_CACHE)
+def fetch(stage: str) -> None:
+    receipt.fetch(stage, Path.cwd(), get_run_logger().info)
+
+
+@task(task_run_name="push what {stage} made", cache_policy=NO_CACHE)
+def push(stage: str) -> None:
+    receipt.push(stage, Path.cwd(), get_run_logger().info)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What an agent has to be
+
+
+def heartbeats() -> None:
+    """Raises: InputError if this run's signs of life are too rare for automations.yaml, which would mark it Crashed."""
+    if not runtime.deployment.id:  # called, not deployed: nobody waits for a heartbeat
+        return
+    every = get_current_settings().flows.heartbeat_frequency
+    if every is None or every > HEARTBEAT_S:
+        raise InputError(
+            f"the worker on {platform.node()}",
+            got=f"PREFECT_FLOWS_HEARTBEAT_FREQUENCY={every}",
+            wanted=f"{HEARTBEAT_S} or less, or healthy runs are taken for dead",
+            do=f"set PREFECT_FLOWS_HEARTBEAT_FREQUENCY={HEARTBEAT_S} where the worker starts",
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Receipts as Prefect artifacts: as parameters of a flow run they could be too large (512 kB)
+
+
+def publish(stage: str, given: Receipt, run: StageRun | None = None) -> None:
+    """Leave the receipt with this flow run, for the chain and for later stages."""
+    artifact = ArtifactCreate(
+        type=RECEIPT,
+        description=f"receipt of {stage}: dvc.lock and small files, for later stages",
+        data={"run": run and asdict(run), **given},
+        flow_run_id=runtime.flow_run.id,
+    )
+    with get_client(sync_client=True) as client:
+        client.create_artifact(artifact)
+
+
+def received(flow_run: UUID) -> tuple[StageRun | None, Receipt]:
+    """What a flow run published last; the run is None for what a chain started from."""
+    wanted = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]), type=ArtifactFilterType(any_=[RECEIPT])
+    )
+    with get_client(sync_client=True) as client:
+        newest = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC, limit=1)[0].data
+    assert isinstance(newest, dict)
+    run = StageRun(**newest["run"]) if newest["run"] else None
+    return run, {"lock": newest["lock"], "files": newest["files"]}

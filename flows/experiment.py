@@ -1,0 +1,72 @@
+"""The commit that a run is of, and the DVC experiment that a run of agents is afterwards.
+
+Reads   git's HEAD, dvc.yaml, params.yaml, dvc.lock, the outs that DVC does not cache
+Writes  a reference in refs/exps/, which `dvc exp show` lists
+Run     record("brave-lemur", Path.cwd())
+"""
+
+import os
+import platform
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from flows.receipt import LOCK, small_files
+from stages.errors import InputError
+from stages.paths import PARAMS
+
+
+def git(*arguments: str, root: Path, **environment: str) -> str:
+    command = ["git", *arguments]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, cwd=root, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def commit_of(root: Path) -> str:
+    """The commit whose code is in the folder.
+
+    Raises: InputError if tracked code differs from it: only commits travel.
+    """
+    data = {str(PARAMS), str(LOCK), *small_files(root)}
+    changed = git("diff", "--name-only", "HEAD", root=root).splitlines()
+    if code := [path for path in changed if path not in data]:
+        raise InputError(
+            str(root), got=f"uncommitted changes of {', '.join(code)}", wanted="a commit", do="commit or stash them"
+        )
+    return git("rev-parse", "HEAD", root=root)
+
+
+def same_commit(root: Path, wanted: str | None) -> None:
+    """Raises: InputError if the code of this clone is not that of the run."""
+    here = commit_of(root)
+    if wanted not in (None, here):
+        raise InputError(
+            f"the clone {root} of agent {platform.node()}",
+            got=f"commit {here[:10]}",
+            wanted=f"commit {wanted[:10]}, that of the run" if wanted else "",
+            do=f"there: git fetch && git checkout {wanted}; no restart is needed",
+        )
+
+
+def experiment_name(name: str) -> str:
+    """The name of a flow run as git and DVC take it for a reference."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "run"
+
+
+def record(name: str, root: Path) -> None:
+    """A DVC experiment of what the clone now has, in `dvc exp show` under the name; an older one of it is replaced.
+
+    The commit that `dvc exp save` would make. That command refuses a workspace without the models, and this one may
+    be without them; `dvc pull` brings them.
+    """
+    who = {f"GIT_{role}_{what}": "posttrain" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    head = git("rev-parse", "HEAD", root=root)
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git("read-tree", "HEAD", root=root, **index)
+        paths = [path for path in (str(PARAMS), str(LOCK), *small_files(root)) if (root / path).is_file()]
+        git("add", "--force", "--", *paths, root=root, **index)
+        tree = git("write-tree", root=root, **index)
+    saved = git("commit-tree", tree, "-p", head, "-m", f"posttrain {name}", root=root, **who)
+    git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", saved, root=root)
