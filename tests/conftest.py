@@ -19,6 +19,7 @@ LONG = {folder: place for place, folder in enumerate(("pipeline", "distributed",
 ParamsWith = Callable[[dict[str, Any]], Params]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests one process runs: those of a file, or all that share a `dvc repro`. The long ones begin."""
     for item in items:

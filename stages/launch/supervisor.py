@@ -62,8 +62,9 @@ def supervise(stage: str, layout: Layout) -> None:
     write_config(stage, layout)
     LAUNCH_LOGS.mkdir(parents=True, exist_ok=True)
     print(f"{stage} | {layout} | other ranks: {LAUNCH_LOGS}/{stage}-rank-N.log", flush=True)
-    with listening() as (listener, path), launched(stage, layout, path) as launcher:
-        run = Supervision(stage, listener, launcher)
+    log = log_path(stage, f"launcher-{layout.machine_rank}" if layout.machines > 1 else "launcher")
+    with listening() as (listener, path), launched(stage, layout, path, log) as launcher:
+        run = Supervision(stage, log, listener, launcher)
         with Signals() as signals:
             try:
                 run.watch(signals)
@@ -83,10 +84,10 @@ def listening() -> Iterator[tuple[socket.socket, str]]:
 
 
 @contextmanager
-def launched(stage: str, layout: Layout, path: str) -> Iterator[subprocess.Popen[bytes]]:
+def launched(stage: str, layout: Layout, path: str, log_file: Path) -> Iterator[subprocess.Popen[bytes]]:
     """accelerate in a session of its own: a Ctrl-C reaches us alone, and we pass it on."""
     with (
-        log_path(stage, "launcher").open("wb") as log,
+        log_file.open("wb") as log,
         subprocess.Popen(
             command(stage, layout),
             env={**os.environ, **environment(layout), SOCKET: path},
@@ -109,8 +110,8 @@ def log_path(stage: str, name: str) -> Path:
 class Supervision:
     """The workers of one run."""
 
-    def __init__(self, stage: str, listener: socket.socket, launcher: subprocess.Popen[bytes]) -> None:
-        self.stage, self.listener, self.launcher = stage, listener, launcher
+    def __init__(self, stage: str, log: Path, listener: socket.socket, launcher: subprocess.Popen[bytes]) -> None:
+        self.stage, self.log, self.listener, self.launcher = stage, log, listener, launcher
         self.selector = selectors.DefaultSelector()
         self.selector.register(listener, selectors.EVENT_READ)
         self.alive: list[Worker] = []
@@ -130,8 +131,9 @@ class Supervision:
             for number in signals.received[passed_on:]:
                 self.stop(number, again=passed_on > 0)
                 passed_on += 1
-            if self.launcher.poll() is not None and self.alive:
-                self.deadline = min(self.deadline, time.monotonic() + GRACE_S)
+            if self.launcher.poll() is not None and self.alive and self.deadline == float("inf"):
+                self.stop(signal.SIGTERM, again=False)  # nobody would notice a rank that is lost
+                self.deadline = time.monotonic() + GRACE_S
             if time.monotonic() > self.deadline:
                 self.kill()
 
@@ -191,14 +193,14 @@ class Supervision:
             raise WorkerError(*self.cause(worker))
         if len(self.ended) != layout.local_processes:
             told = f"{len(self.ended)} of {layout.local_processes} workers came up; the launcher's last lines:"
-            raise WorkerError(f"{told}\n{tail(log_path(self.stage, 'launcher'))}", EXIT_BUG)
+            raise WorkerError(f"{told}\n{tail(self.log)}", EXIT_BUG)
 
     def cause(self, worker: Worker) -> tuple[str, int]:
         """What to tell a person about a worker that could not do so, and the exit code."""
-        path = log_path(self.stage, f"rank-{worker.rank}") if worker.rank else log_path(self.stage, "launcher")
+        path = log_path(self.stage, f"rank-{worker.rank}") if worker.rank else self.log
         if worker.code is not None:
             return f"worker {worker.rank} ended with exit code {worker.code}; {path} ends:\n{tail(path)}", worker.code
-        name = signal_of(worker, tail(log_path(self.stage, "launcher"), 200))
+        name = signal_of(worker, tail(self.log, 200))
         if name in CRASHES:
             return f"worker {worker.rank} crashed ({name}); {path} ends:\n{tail(path)}", EXIT_BUG
         return (

@@ -1,6 +1,7 @@
 """A real DVC project in a temporary folder, with stages that take no time, and a real Prefect server."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -176,13 +177,14 @@ pathlib.Path("out.txt").write_text("done")
 
 @pytest.fixture
 def running() -> Callable[[Path], list[str]]:
-    """A function from a project to the commands that run in it, found by their working directory and nothing else."""
+    """A function from a project to the commands that run in it, found by their working directory and nothing else, but
+    for this process."""
 
     def find(root: Path) -> list[str]:
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if (process / "cwd").readlink() == root:
+                if (process / "cwd").readlink() == root and int(process.name) != os.getpid():
                     found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
             except OSError:  # it has ended, or belongs to somebody else
                 continue

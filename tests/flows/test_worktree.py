@@ -1,5 +1,6 @@
 """Runs with other params: real worktrees, experiments and Prefect."""
 
+import logging
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def test_other_params_run_in_a_worktree_and_become_an_experiment(training, ran, experiments, caplog, capsys):
+    caplog.set_level(logging.INFO, "prefect")  # another run in this process may have left it quiet
     before = (training / "params.yaml").read_text()
     command = ["--recipe", "third", "--set", "grpo.beta=0.5", "grpo.max_steps=77"]
     assert main(command) == 1
