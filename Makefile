@@ -16,7 +16,7 @@ run: setup
 	posttrain gate
 
 test: setup
-	pytest --numprocesses 2 --dist loadgroup
+	pytest --numprocesses 2
 
 # Two dozen SIGKILLs at random moments of sft and grpo; a few minutes. A shorter form is in `make test`.
 chaos: setup

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from stages.params import Params, check_params, read_yaml
 from stages.rewards import Verifier
@@ -19,13 +20,24 @@ LONG = {folder: place for place, folder in enumerate(("pipeline", "distributed",
 ParamsWith = Callable[[dict[str, Any]], Params]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests one process runs: those of a file, or all that share a `dvc repro`. The long ones begin."""
-    for item in items:
-        shared = item.path.parent.name == "pipeline" and item.path.stem != "test_resume"
-        item.add_marker(pytest.mark.xdist_group("pipeline" if shared else item.path.stem))
+    """The long ones begin."""
     items.sort(key=lambda item: LONG.get(item.path.parent.name, len(LONG)))
+
+
+class Together(LoadScopeScheduling):
+    """Which tests one of several processes runs: those of a file, in its order, or all that share a `dvc repro`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0])
+        shared = file.parent.name == "pipeline" and file.stem != "test_resume"
+        return "pipeline" if shared else str(file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    config.option.loadscopereorder = False
+    return Together(config, log)
 
 
 @pytest.fixture

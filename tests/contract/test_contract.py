@@ -248,6 +248,7 @@ def test_documents_name_commands_that_exist(name: str) -> None:
         "check",
         "checkpoints",
         "gate",
+        "launch",
         "lineage",
         "plan",
         "recipe",

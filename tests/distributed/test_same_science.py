@@ -20,6 +20,8 @@ PASSES = ((1, 2), (2, 4), pytest.param(4, 2, marks=SLOW), pytest.param(8, 1, mar
 """Processes, and sequences a pass at most; compared with one process and passes of 8."""
 MEANS_OF_MEANS = {"token_accuracy", "entropy"}
 """What TRL logs of SFT: the mean over passes of the mean over their tokens, of which passes have unequal numbers."""
+SMALL = {"policy/kl_divergence": 1e-5}
+"""Below it a number is the rounding of larger ones: logarithms of probabilities, of which it is a difference."""
 GROUP = 4
 RECIPE = {"grpo": {"logging_steps": 1, "max_steps": 6}, "launch": {"threads": 1, "micro_batch_size": 8}}
 
@@ -87,7 +89,7 @@ def test_a_step_is_the_same_on_every_layout(
     assert before.keys() == after.keys()
     for name, values in before.items():
         rel = 2e-2 if name in MEANS_OF_MEANS else 2e-3
-        assert after[name] == pytest.approx(values, rel=rel, abs=2e-6), name
+        assert after[name] == pytest.approx(values, rel=rel, abs=SMALL.get(name, 2e-6)), name
     if stage == "grpo":
         assert any(value > 0.001 for value in before["advantage/std"])
         groups_are_whole(root, processes)

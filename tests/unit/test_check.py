@@ -297,12 +297,18 @@ def test_the_shipped_recipe_is_sound_at_every_state(project: Path, capsys: pytes
     assert lines[-1].endswith("next: posttrain grpo")
 
 
+NO_GPUS = {"params.yaml: launch.strategy", "params.yaml: grpo.use_vllm", "params.yaml: evaluate.use_vllm"}
+"""Where a recipe for GPUs has a fault on a machine without; tests/contract/test_recipes.py looks at it with them."""
+
+
 def test_no_recipe_has_a_fault(project: Path) -> None:
     shutil.copytree(ROOT / "recipes", project / "recipes")
     for path in sorted((project / "recipes").glob("*.yaml")):
         apply_recipe("tiny")
         apply_recipe(path.stem)
-        assert "fault" not in levels(check.findings(load_params(PARAMS))), path.name
+        params = load_params(PARAMS)
+        faults = {finding.where for finding in check.findings(params) if finding.level == "fault"}
+        assert faults <= (set() if params.launch.strategy == "auto" else NO_GPUS), path.name
 
 
 def test_a_fault_exits_2_and_stops_the_stage(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
