@@ -6,6 +6,7 @@ It holds a connection to the supervisor while it lives. Through it the superviso
 every exit code into 1) or that it died without a word, and it learns that the supervisor has died, which ends it too.
 """
 
+import atexit
 import faulthandler
 import json
 import os
@@ -17,13 +18,14 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from stages.errors import EXIT_BUG
 from stages.launch import SOCKET
 
 
-def main(stage: str) -> int:
-    """The stage's command, with its end reported."""
+def main(stage: str) -> NoReturn:
+    """The stage's command, with its end reported; ends the process."""
     from stages.cli import main as posttrain
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
@@ -35,14 +37,9 @@ def main(stage: str) -> int:
         except BaseException:  # noqa: BLE001 - whatever it is, it is told before the process ends
             traceback.print_exc()
             code = EXIT_BUG
-        sys.stdout.flush()
-        sys.stderr.flush()
         if supervisor is not None:
             supervisor.sendall(json.dumps({"code": code}).encode() + b"\n")
-    if code:
-        os._exit(code)  # the others may be gone, and what libraries do at exit would wait for them
-    leave()
-    return code
+    leave(code)
 
 
 @contextmanager
@@ -75,13 +72,21 @@ def end_with(supervisor: socket.socket) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def leave() -> None:
-    """gloo's threads abort a process that ends while its group is there."""
+def leave(code: int) -> NoReturn:
+    """End this process without its destructors: gloo's threads can abort it there, and the others with it.
+
+    After a failure also without what libraries do at exit: that may wait for processes that are gone.
+    """
     import torch.distributed
 
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if code == 0:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    main(sys.argv[1])

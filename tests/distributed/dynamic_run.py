@@ -12,6 +12,7 @@ from trl import GRPOConfig
 
 from stages import grpo
 from stages.dynamic import DynamicSampling, SparePrompts
+from stages.launch.worker import leave
 
 PROBLEMS = 12
 LAYOUTS = ((4, 3), (3, 4))
@@ -92,7 +93,7 @@ def main(model: Path, out: Path) -> None:
     found = [run(model, out.parent, size, groups) for size, groups in LAYOUTS]
     if PartialState().is_main_process:
         out.write_text(json.dumps(found))
-    PartialState().destroy_process_group()
+    leave(0)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from accelerate.utils import gather_object
 
 from stages import grpo
 from stages import params as schema
+from stages.launch.worker import leave
 from stages.prompts import completion_text
 from stages.rewards import Scoring
 
@@ -57,7 +58,7 @@ def main(out: Path) -> None:
             table[name] = gather_object(scores)
     if state.is_main_process:
         out.write_text(json.dumps({"processes": state.num_processes, "table": table}))
-    state.destroy_process_group()
+    leave(0)
 
 
 if __name__ == "__main__":
