@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stages.launch import Layout
-    from stages.params import Params
+    from stages.params import Launch, Params
 
 STAGES = {
     "prepare": "problems, golds and teacher traces: data/prepared/",
@@ -147,20 +146,21 @@ def run_stage(arguments: argparse.Namespace) -> None:
     from stages import launch
     from stages.check import preflight
     from stages.checkpoint import only_run
+    from stages.launch.supervisor import supervise
     from stages.params import load_params
     from stages.paths import PARAMS
     from stages.vllm.server import rollout_server
 
     stage, params = arguments.command, load_params(PARAMS)
-    layout = launch.layout(params.launch)
     if launch.is_worker():
         work(stage, params)
-    elif layout.machine_rank:
-        supervise(stage, layout)
+    elif params.launch.machine_rank:
+        help_machine_0(stage, params.launch)
     else:
         preflight(params, stage)
         with only_run(stage):
-            if stage not in launch.STAGES or layout.processes == 1:
+            # Other stages run in one process whatever `launch` asks for, also on a machine without its GPUs.
+            if stage not in launch.STAGES or (layout := launch.layout(params.launch)).processes == 1:
                 work(stage, params)
             else:
                 with rollout_server(params) if stage == "grpo" else nullcontext():
@@ -171,8 +171,8 @@ def work(stage: str, params: "Params") -> None:
     importlib.import_module(f"stages.{stage}").run(params)
 
 
-def supervise(stage: str, layout: "Layout") -> None:
-    """In several processes; machines after the first only help it in the stages that they can share."""
+def help_machine_0(stage: str, keys: "Launch") -> None:
+    """Run this machine's processes of a stage that several can share; machine 0 checks, locks and publishes."""
     from stages import launch
     from stages.errors import InputError
     from stages.launch.supervisor import supervise
@@ -180,11 +180,11 @@ def supervise(stage: str, layout: "Layout") -> None:
     if stage not in launch.STAGES:
         raise InputError(
             "launch.machine_rank",
-            got=f"{layout.machine_rank}, and the stage {stage}",
+            got=f"{keys.machine_rank}, and the stage {stage}",
             wanted=f"machine 0 for it; several share {' and '.join(launch.STAGES)}",
             do=f"run `posttrain {stage}` on machine 0 alone",
         )
-    supervise(stage, layout)
+    supervise(stage, launch.layout(keys))
 
 
 def quiet() -> None:

@@ -201,3 +201,24 @@ def test_the_launchers_log_says_which_signal_ended_a_worker() -> None:
     """
     dead = [Worker(1, pid, None) for pid in (4711, 471)]  # type: ignore[arg-type]
     assert [signal_of(worker, log) for worker in dead] == ["SIGSEGV", ""]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Stages that one process runs
+
+
+def test_prepare_runs_on_a_machine_without_the_gpus_that_training_asks_for(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_STRATEGY", "zero2")
+    assert main(["prepare"]) == 0
+    assert main(["sft"]) == 2
+
+
+def test_machines_after_the_first_only_help(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_MACHINES", "2")
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_MACHINE_RANK", "1")
+    assert main(["prepare"]) == 2
+    assert "machine 0" in capsys.readouterr().err
