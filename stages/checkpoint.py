@@ -9,15 +9,13 @@ fingerprint: a hash of everything that determines the stage's bytes. What is in 
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +24,7 @@ from typing import Any
 
 from stages.errors import InputError, RetryError
 from stages.launch import layout
+from stages.lock import held
 from stages.manifest import MANIFEST, sha256, write_json
 from stages.params import Launch, Params, read_yaml
 from stages.paths import BASE_MODELS, CHECKPOINTS, GRAPH, LOCKS, SCRATCH
@@ -268,29 +267,16 @@ def sync(path: Path) -> None:
 # One run at a time
 
 
-@contextmanager
-def only_run(stage: str) -> Iterator[None]:
-    """Hold a stage's lock in this workspace. The system releases it with the process, however that ends.
+def only_run(stage: str) -> AbstractContextManager[None]:
+    """Hold a stage's lock in this workspace.
 
-    A record lock, not flock(2), which workers that were forked from a killed run would still hold.
-
-    Raises: RetryError if another process holds it.
+    Raises: RetryError, on entering, if another process holds it.
     """
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    with (LOCKS / f"{stage}.lock").open("a+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            file.seek(0)
-            raise RetryError(
-                f"process {file.read().strip() or '?'} runs this stage in this folder; wait for its end, or stop it"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+
+    def refuse(holder: str) -> None:
+        raise RetryError(f"process {holder} runs this stage in this folder; wait for its end, or stop it")
+
+    return held(LOCKS / f"{stage}.lock", refuse)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

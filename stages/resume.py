@@ -24,6 +24,7 @@ from stages.checkpoint import Checkpoints, readable
 from stages.errors import InputError, RetryError
 from stages.launch import layout, require
 from stages.params import Launch
+from stages.signals import NotedSignals
 
 COST = 25
 """At least this many times the seconds that a checkpoint takes pass before the next, so they cost 4 % at most."""
@@ -66,8 +67,8 @@ class Resumable:
         with StopSignals() as stop:
             self.add_callback(Saver(self, stop, launch.checkpoint_every_s, Path(path) if path else None))
             self.train(resume_from_checkpoint=path or None)
-        if stop.received:  # after the last step, so no step saw it
-            raise SystemExit(128 + stop.received)
+        if stop.first:  # after the last step, so no step saw it
+            raise SystemExit(128 + stop.first)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None for a checkpoint; TRL would write one beside each."""
@@ -164,7 +165,7 @@ class Saver(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         due = time.monotonic() - self.last >= max(self.every_s, self.took * COST * bool(self.every_s))
-        self.stopping, due = agree_on_most(self.stop.received, due, args)
+        self.stopping, due = agree_on_most(self.stop.first, due, args)
         control.should_save = bool(due or self.stopping)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -236,28 +237,21 @@ def writing(checkpoints: Checkpoints, source: Path) -> Iterator[None]:
         ) from error
 
 
-class StopSignals:
-    """Takes SIGTERM and SIGINT: the first is noted, the second ends the process."""
+class StopSignals(NotedSignals):
+    """The first is noted, the second ends the process."""
 
-    received: int = 0
-
-    def __enter__(self) -> "StopSignals":
-        ignored = signal.SIG_IGN  # of a shell that started us in the background
-        numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not ignored]
-        self.before = {number: signal.signal(number, self.note) for number in numbers}
-        return self
+    @property
+    def first(self) -> int:
+        """The signal's number; 0 for none."""
+        return self.received[0] if self.received else 0
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        super().note(number, frame)
+        if len(self.received) > 1:
             raise SystemExit(128 + number)
-        self.received = number
         print(
             f"{signal.Signals(number).name}: saves after this step, then stops; a second one stops at once", flush=True
         )
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 def plain(values: Any) -> Any:

@@ -20,11 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from stages.errors import EXIT_BUG, EXIT_RETRY, PosttrainError
 from stages.launch import SOCKET, Layout, command, environment, write_config
 from stages.paths import LAUNCH_LOGS
+from stages.signals import NotedSignals
 
 CRASHES = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
 """A fault of the program. SIGABRT is not among them: NCCL ends so when another machine is gone."""
@@ -65,7 +65,7 @@ def supervise(stage: str, layout: Layout) -> None:
     log = log_path(stage, f"launcher-{layout.machine_rank}" if layout.machines > 1 else "launcher")
     with listening() as (listener, path), launched(stage, layout, path, log) as launcher:
         run = Supervision(stage, log, listener, launcher)
-        with Signals() as signals:
+        with NotedSignals() as signals:
             try:
                 run.watch(signals)
             finally:
@@ -122,7 +122,7 @@ class Supervision:
         self.cut_short = 0
         """The signal that was not waited for."""
 
-    def watch(self, signals: "Signals") -> None:
+    def watch(self, signals: NotedSignals) -> None:
         """Until every worker and the launcher have ended. Past the deadline the rest is killed."""
         passed_on = 0
         while self.alive or self.launcher.poll() is None:
@@ -223,20 +223,3 @@ def tail(path: Path, lines: int = TAIL_LINES) -> str:
 def send(pid: int, number: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-class Signals:
-    """Notes SIGTERM and Ctrl-C instead of ending this process."""
-
-    def __enter__(self) -> "Signals":
-        self.received: list[int] = []
-        numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self.note) for number in numbers}
-        return self
-
-    def note(self, number: int, frame: FrameType | None) -> None:
-        self.received.append(number)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)

@@ -5,10 +5,12 @@ ends a worker in the middle of a C call as well, where Python's signal handlers 
 for ever. A second clock in seconds of the wall ends a call that sleeps. pebble starts a new worker after each end.
 
 Workers come from Python's fork server, which holds no torch and no thread, so forking is safe and takes milliseconds.
+It is warm (`WARM`); where the process has one already, from somebody else, each worker warms up before its first call.
 When the process that asks dies, even by SIGKILL, the fork server ends and takes every worker with it.
 """
 
 import ctypes
+import importlib
 import multiprocessing
 import os
 import resource
@@ -33,6 +35,9 @@ CALLS_PER_WORKER = 5000
 
 WALL_PER_CPU = 10
 """A call may take this many seconds of the wall for each CPU second that it is granted."""
+
+WARM = "stages.rewards.warm"
+"""What workers start with: a process has one fork server, so it is the same for every pool, whichever starts it."""
 
 PR_SET_PDEATHSIG = 1
 
@@ -61,9 +66,8 @@ class Closing:
 class Pool(Closing):
     """`workers` processes, started by the first call. Safe to use from several threads."""
 
-    def __init__(self, workers: int, preload: Sequence[str] = ()) -> None:
+    def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.preload = list(preload)
         self._lock = threading.Lock()
         self._pool: ProcessPool | None = None
 
@@ -105,7 +109,7 @@ class Pool(Closing):
     def _start(self) -> ProcessPool:
         if self._pool is None or not self._pool.active:
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload([__name__, *self.preload])
+            context.set_forkserver_preload([__name__, WARM])
             self._pool = ProcessPool(self.workers, CALLS_PER_WORKER, start_worker, context=context)
         return self._pool
 
@@ -122,7 +126,8 @@ class Pool(Closing):
 
 
 def start_worker() -> None:
-    """Runs first in each worker: bounded memory, no core files, and an end with the fork server's."""
+    """Runs first in each worker, on no call's clock: warm, bounded memory, no core files, the fork server's end."""
+    importlib.import_module(WARM)
     if sys.platform == "linux":  # on top of what is there: the fork server may be somebody else's and hold torch
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + MEMORY_MIB * 2**20

@@ -43,7 +43,7 @@ class Verifier(Closing):
 
     def __init__(self, timeout_s: float, max_timeout_frac: float, workers: int) -> None:
         self.timeout_s, self.max_timeout_frac = timeout_s, max_timeout_frac
-        self.pool = Pool(workers, preload=["stages.rewards.warm"])
+        self.pool = Pool(workers)
         self.timeouts = 0
         """Completions without a verdict so far."""
         self._known: OrderedDict[Pair, bool | None] = OrderedDict()

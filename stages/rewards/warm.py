@@ -1,4 +1,4 @@
-"""Imported by the fork server alone: math-verify's parsers and sympy's caches warm up once, workers inherit them.
+"""Imported by the fork server: math-verify's parsers and sympy's caches warm up once, workers inherit them.
 
 The first formulas of a kind take ten times as long as later ones, and a worker is new after each time-out.
 """
