@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import ParamSpec
 from uuid import UUID
 
 import httpx
@@ -24,21 +24,22 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
-from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.deployments import run_deployment
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Cancelling, Completed, Failed
 
 from flows import receipt
-from flows.artifacts import summary, with_progress
+from flows.artifacts import summary
 from flows.experiment import commit_of, experiment_name, record, same_commit
 from flows.gpus import gpus
+from flows.graph import stage_names
 from flows.lock import WORKSPACE_LOCK, held
-from flows.pipeline import STATE_NAMES, chosen
+from flows.pipeline import STATE_NAMES, chosen, stage_task
 from flows.receipt import Receipt
-from flows.stage_run import StageFailed, StageRun, run_stage, stage_names
-from stages.errors import EXIT_RETRY, InputError, PosttrainError
+from flows.stage_run import StageRun
+from stages.errors import InputError, PosttrainError
 
 P = ParamSpec("P")
 
@@ -173,30 +174,12 @@ def stage_on_agent(stage: str, commit: str | None = None, after: list[UUID] | No
         receipt.take(given, root)
         fetch(stage)
         with gpus(stage, root):
-            run = stage_task(stage).result()
+            run = stage_task(stage, root, ["--allow-missing"]).result()
         made = receipt.of_stage(stage, root)
         if made["lock"][stage] != given["lock"].get(stage):
             push(stage)
         publish(stage, made, run)
     return Completed(name=STATE_NAMES[run.outcome], message=f"{run.outcome} on {platform.node()}, {run.seconds:.0f} s")
-
-
-def worth_retrying(_: Any, run: TaskRun, state: State) -> bool:
-    """Exit code 75: the stage was stopped or its folder busy, and the same command goes on from its checkpoint."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, StageFailed) and error.code == EXIT_RETRY
-
-
-@task(
-    task_run_name="{stage}",
-    cache_policy=NO_CACHE,
-    retries=3,
-    retry_delay_seconds=[5, 60, 300],
-    retry_condition_fn=worth_retrying,
-)
-def stage_task(stage: str) -> State[StageRun]:
-    run = run_stage(stage, Path.cwd(), with_progress(stage, get_run_logger()), ["--allow-missing"])
-    return Completed(name=STATE_NAMES[run.outcome], message=f"{run.outcome}, {run.seconds:.0f} s", data=run)
 
 
 @task(task_run_name="fetch what {stage} needs", cache_policy=NO_CACHE)

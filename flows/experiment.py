@@ -5,22 +5,16 @@ Writes  a reference in refs/exps/, which `dvc exp show` lists
 Run     record("brave-lemur", Path.cwd())
 """
 
-import os
 import platform
 import re
-import subprocess
 import tempfile
 from pathlib import Path
 
-from flows.receipt import LOCK, small_files
+from flows.command import git
+from flows.graph import small_files
+from flows.receipt import LOCK
 from stages.errors import InputError
 from stages.paths import PARAMS
-
-
-def git(*arguments: str, root: Path, **environment: str) -> str:
-    command = ["git", *arguments]
-    env = {**os.environ, **environment}
-    return subprocess.run(command, cwd=root, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def commit_of(root: Path) -> str:
@@ -29,12 +23,12 @@ def commit_of(root: Path) -> str:
     Raises: InputError if tracked code differs from it: only commits travel.
     """
     data = {str(PARAMS), str(LOCK), *small_files(root)}
-    changed = git("diff", "--name-only", "HEAD", root=root).splitlines()
+    changed = git(root, "diff", "--name-only", "HEAD").splitlines()
     if code := [path for path in changed if path not in data]:
         raise InputError(
             str(root), got=f"uncommitted changes of {', '.join(code)}", wanted="a commit", do="commit or stash them"
         )
-    return git("rev-parse", "HEAD", root=root)
+    return git(root, "rev-parse", "HEAD")
 
 
 def same_commit(root: Path, wanted: str | None) -> None:
@@ -61,12 +55,12 @@ def record(name: str, root: Path) -> None:
     be without them; `dvc pull` brings them.
     """
     who = {f"GIT_{role}_{what}": "posttrain" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    head = git("rev-parse", "HEAD", root=root)
+    head = git(root, "rev-parse", "HEAD")
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        git("read-tree", "HEAD", root=root, **index)
+        git(root, "read-tree", "HEAD", **index)
         paths = [path for path in (str(PARAMS), str(LOCK), *small_files(root)) if (root / path).is_file()]
-        git("add", "--force", "--", *paths, root=root, **index)
-        tree = git("write-tree", root=root, **index)
-    saved = git("commit-tree", tree, "-p", head, "-m", f"posttrain {name}", root=root, **who)
-    git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", saved, root=root)
+        git(root, "add", "--force", "--", *paths, **index)
+        tree = git(root, "write-tree", **index)
+    saved = git(root, "commit-tree", tree, "-p", head, "-m", f"posttrain {name}", **who)
+    git(root, "update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", saved)

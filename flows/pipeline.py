@@ -30,12 +30,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows.artifacts import show, with_progress
+from flows.graph import graph, stage_names
 from flows.lock import held
-from flows.stage_run import Outcome, StageFailed, StageRun, run_stage, stage_names
+from flows.stage_run import Outcome, StageFailed, StageRun, run_stage
 from flows.worktree import Workspace, workspace
 from stages.errors import EXIT_RETRY, InputError, PosttrainError
 from stages.params import read_yaml
-from stages.paths import GRAPH, LOCKS, PARAMS, REPORT, REPORTS
+from stages.paths import LOCKS, PARAMS, REPORT, REPORTS
 from stages.recipe import merged
 
 Setting = bool | int | float | str | list[Any] | dict[str, Any] | None
@@ -122,9 +123,9 @@ def only_once(stage: str, root: Path, space: Workspace, log: Any) -> AbstractCon
 
 def work(stage: str, root: Path) -> str:
     """A hash of what this stage and all before it take from params.yaml; the rest is the same for all worktrees."""
-    graph, params = read_yaml(root / GRAPH)["stages"], read_yaml(root / PARAMS)
-    upto = list(graph)[: list(graph).index(stage) + 1]
-    sections = {section for name in upto for section in graph[name].get("params", [])}
+    stages, params = graph(root), read_yaml(root / PARAMS)
+    upto = list(stages)[: list(stages).index(stage) + 1]
+    sections = {section for name in upto for section in stages[name].get("params", [])}
     taken = {section: params.get(section) for section in sorted(sections)}
     return hashlib.sha256(json.dumps(taken, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -18,9 +18,10 @@ from typing import Any, TypedDict
 
 from ruamel.yaml import YAML
 
+from flows.graph import graph, made_inputs, small_files
 from flows.stage_run import TAIL_LINES
 from stages.errors import InputError
-from stages.paths import GRAPH, PARAMS
+from stages.paths import PARAMS
 
 LOCK = Path("dvc.lock")
 MISSING = ("deleted", "not in cache")
@@ -35,42 +36,12 @@ class Receipt(TypedDict):
     files: dict[str, str]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# dvc.yaml and dvc.lock
-
-
-def graph(root: Path) -> dict[str, Any]:
-    return read(root / GRAPH)
-
-
 def locked(root: Path) -> dict[str, Any]:
     """The entries of dvc.lock by stage; none if nothing ever ran here."""
-    return read(root / LOCK) if (root / LOCK).exists() else {}
-
-
-def read(path: Path) -> dict[str, Any]:
-    stages: dict[str, Any] = YAML(typ="safe", pure=True).load(path)["stages"]
+    if not (root / LOCK).exists():
+        return {}
+    stages: dict[str, Any] = YAML(typ="safe", pure=True).load(root / LOCK)["stages"]
     return stages
-
-
-def outs(stage: dict[str, Any]) -> dict[str, bool]:
-    """The outs of a stage of dvc.yaml, and whether DVC caches them: what it does not, `dvc push` leaves behind."""
-    found = {}
-    for item in (item for kind in ("outs", "metrics", "plots") for item in stage.get(kind, [])):
-        path, options = next(iter(item.items())) if isinstance(item, dict) else (item, None)
-        found[path] = (options or {}).get("cache", True)
-    return found
-
-
-def small_files(root: Path) -> list[str]:
-    return [path for stage in graph(root).values() for path, cached in outs(stage).items() if not cached]
-
-
-def inputs(stage: str, root: Path) -> dict[str, str]:
-    """Those of the stage's deps that other stages make and DVC caches, and which stage makes each."""
-    stages = graph(root)
-    made = {out: name for name, other in stages.items() for out, cached in outs(other).items() if cached}
-    return {dep: made[dep] for dep in stages[stage].get("deps", []) if dep in made}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -84,8 +55,7 @@ def whole(root: Path) -> Receipt:
 
 def of_stage(stage: str, root: Path) -> Receipt:
     """What a stage that has just been brought up to date adds."""
-    small = [path for path, cached in outs(graph(root)[stage]).items() if not cached]
-    return {"lock": {stage: locked(root)[stage]}, "files": texts(small, root)}
+    return {"lock": {stage: locked(root)[stage]}, "files": texts(small_files(root, [stage]), root)}
 
 
 def texts(paths: list[str], root: Path) -> dict[str, str]:
@@ -138,7 +108,7 @@ def write(path: Path, content: bytes) -> None:
 def fetch(stage: str, root: Path, say: Say) -> None:
     """Have here what the stage needs; nothing, if it has not changed since its entry in dvc.lock."""
     drop_dead_locks(root)
-    makers = inputs(stage, root)
+    makers = made_inputs(stage, root)
     status = changes([*dict.fromkeys([*makers.values(), stage])], root)
     foreign(status, root)
     if makers and runs(stage, status, root):
@@ -193,7 +163,7 @@ def runs(stage: str, status: dict[str, dict[str, Any]], root: Path) -> bool:
     entries = locked(root)
     if stage not in entries or status.get(stage, {}).keys() - {"changed deps", "changed outs"}:
         return True
-    makers = inputs(stage, root)
+    makers = made_inputs(stage, root)
     had = {dep["path"]: dep.get("md5") for dep in entries[stage].get("deps", [])}
     made = {out["path"]: out.get("md5") for name in makers.values() for out in entries.get(name, {}).get("outs", [])}
     changed = status.get(stage, {}).get("changed deps", {})

@@ -24,10 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from ruamel.yaml import YAML
-
 from flows.lock import WORKSPACE_LOCK, held
-from stages.errors import InputError, PosttrainError
+from stages.errors import PosttrainError
 
 Outcome = Literal["ran", "unchanged", "restored"]
 
@@ -72,16 +70,6 @@ class StageFailed(PosttrainError):
     def __str__(self) -> str:
         cause = "dvc could not run it" if self.code is None else f"its command exited with {self.code}"
         return "\n  ".join([f"stage {self.stage} failed: {cause}; the output ends:", *self.tail])
-
-
-def stage_names(root: Path) -> list[str]:
-    """The stages of dvc.yaml in the order of the file, which is an order they can run in."""
-    path = root / "dvc.yaml"
-    if not path.is_file():
-        raise InputError(
-            str(path), got="no such file", wanted="the graph of the pipeline", do="run in the project's root folder"
-        )
-    return list(YAML(typ="safe", pure=True).load(path)["stages"])
 
 
 def run_stage(stage: str, root: Path, on_line: Callable[[str], None], options: Sequence[str] = ()) -> StageRun:

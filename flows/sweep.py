@@ -23,9 +23,10 @@ from prefect.artifacts import create_image_artifact, create_table_artifact
 
 from flows.chart import data_uri, intervals
 from flows.child_runs import Point, run_points
+from flows.command import git
+from flows.graph import stage_names
 from flows.pipeline import Setting, chosen, setting, start_server
-from flows.stage_run import stage_names
-from flows.worktree import command, committed, experiment_name
+from flows.worktree import committed, experiment_name
 from stages.errors import InputError, PosttrainError
 from stages.paths import EVALUATE_RESULTS
 from stages.recipe import merged
@@ -104,9 +105,7 @@ def metrics_of(run: PointRun, commit: str, root: Path) -> dict[str, Any] | None:
     if run.state != "Completed":
         return None
     reference = f"refs/exps/{commit[:2]}/{commit[2:]}/{run.point.experiment}"
-    metrics: dict[str, Any] = json.loads(
-        command(root, "git", "show", f"{reference}:{EVALUATE_RESULTS / 'metrics.json'}")
-    )
+    metrics: dict[str, Any] = json.loads(git(root, "show", f"{reference}:{EVALUATE_RESULTS / 'metrics.json'}"))
     return metrics
 
 

@@ -12,18 +12,16 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
+from flows.command import dvc, git
+from flows.graph import given_inputs, small_files
 from flows.lock import held
-from stages.errors import InputError, PosttrainError
+from stages.errors import InputError
 from stages.paths import GRAPH, LIGHTEVAL_ENVIRONMENT, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORKTREES
 from stages.recipe import merged
 
@@ -31,7 +29,6 @@ from stages.recipe import merged
 REFERENCES_LOCK = LOCKS / "references.lock"
 MADE = Path(".posttrain/made")
 READ_BY_ALL = (GRAPH, PARAMS, RECIPES, Path("stages"), Path(".dvc/config"))
-MADE_BY = ("outs", "metrics", "plots")
 NO_INPUT = {"__pycache__", ".git"}
 
 
@@ -76,8 +73,8 @@ def committed(root: Path) -> str:
 
     Raises: InputError if what a run reads differs from it.
     """
-    read = [*map(str, READ_BY_ALL), *inputs(root)]
-    changed = command(root, "git", "status", "--porcelain", "--untracked-files=all", "--", *read).splitlines()
+    read = [*map(str, READ_BY_ALL), *given_inputs(root)]
+    changed = git(root, "status", "--porcelain", "--untracked-files=all", "--", *read).splitlines()
     if changed:
         raise InputError(
             "uncommitted changes",
@@ -85,7 +82,7 @@ def committed(root: Path) -> str:
             wanted="a commit: other params are tried on what it holds, so that the result can be had again",
             do="git commit them, or git stash --include-untracked",
         )
-    return command(root, "git", "rev-parse", "HEAD").strip()
+    return git(root, "rev-parse", "HEAD")
 
 
 def experiment_name(commit: str, params: str, recipe: str | None, changes: Mapping[str, Any]) -> str:
@@ -98,12 +95,12 @@ def experiment_name(commit: str, params: str, recipe: str | None, changes: Mappi
 
 def make(root: Path, tree: Path, commit: str, params: str, on_line: Callable[[str], None]) -> None:
     """A worktree of the commit with these params, and all outputs that the cache has; one that is whole is kept."""
-    if (tree / MADE).exists() and command(tree, "git", "rev-parse", "HEAD").strip() == commit:
+    if (tree / MADE).exists() and git(tree, "rev-parse", "HEAD") == commit:
         on_line(f"goes on in {tree.relative_to(root)}")
         return
     with held(root / REFERENCES_LOCK, on_line):
         remove(root, tree)
-        command(root, "git", "worktree", "add", "--quiet", "--detach", str(tree), commit)
+        git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
     link_inputs(root, tree)
     configure(root, tree)
     dvc(tree, "checkout", "--quiet", "--allow-missing", "--force")
@@ -116,25 +113,13 @@ def configure(root: Path, tree: Path) -> None:
     """The user's own settings and cache; what DVC knows of the files goes with the worktree."""
     if (own := root / ".dvc/config.local").exists():
         shutil.copy(own, tree / ".dvc")
-    dvc(tree, "config", "--local", "cache.dir", dvc(root, "cache", "dir").strip())
+    dvc(tree, "config", "--local", "cache.dir", dvc(root, "cache", "dir"))
     dvc(tree, "config", "--local", "core.site_cache_dir", str(tree / ".dvc/tmp/site"))
-
-
-def inputs(root: Path) -> list[str]:
-    """What the stages depend on and no stage makes."""
-    stages = YAML(typ="safe", pure=True).load(root / GRAPH)["stages"].values()
-    made = {path for stage in stages for kind in MADE_BY for path in names(stage.get(kind, []))}
-    return sorted({dep for stage in stages for dep in names(stage.get("deps", []))} - made)
-
-
-def names(items: Sequence[Any]) -> list[str]:
-    """Paths of a list of dvc.yaml, whose items are a path or a mapping of one to its options."""
-    return [next(iter(item)) if isinstance(item, dict) else item for item in items]
 
 
 def link_inputs(root: Path, tree: Path) -> None:
     """Link what git does not carry of the inputs: data, base models. DVC follows links to files, not to folders."""
-    for dep in inputs(root):
+    for dep in given_inputs(root):
         for folder, folders, files in os.walk(root / dep):
             folders[:] = [name for name in folders if name not in NO_INPUT]
             target = tree / Path(folder).relative_to(root)
@@ -149,40 +134,19 @@ def link_inputs(root: Path, tree: Path) -> None:
 def save(root: Path, tree: Path, name: str, stages: Sequence[str]) -> None:
     """Make what ran an experiment of the repository, and keep its report where a browser finds it.
 
-    The stages are named: DVC would else record those that did not run as up to date.
+    The stages are named: DVC would else record those that did not run as up to date. So are files that git keeps: the
+    commit may not have them yet.
     """
     if REPORT.stem in stages and (tree / REPORT).exists():
         (root / REPORTS).mkdir(parents=True, exist_ok=True)
         shutil.copy(tree / REPORT, root / REPORTS / f"{name}.html")
-    untracked = [f"--include-untracked={path}" for path in uncached(tree, stages)]
+    untracked = [f"--include-untracked={path}" for path in small_files(tree, list(stages)) if (tree / path).exists()]
     with held(root / REFERENCES_LOCK, lambda _: None):
         dvc(tree, "exp", "save", "--quiet", "--force", "--name", name, *untracked, *stages)
-
-
-def uncached(tree: Path, stages: Sequence[str]) -> list[str]:
-    """Outputs that git and not DVC's cache keeps; a commit that has none of them yet would leave them out."""
-    graph = YAML(typ="safe", pure=True).load(tree / GRAPH)["stages"]
-    outs = [out for stage in stages for kind in MADE_BY for out in graph[stage].get(kind, []) if isinstance(out, dict)]
-    return [path for out in outs for path, how in out.items() if how.get("cache") is False and (tree / path).exists()]
 
 
 def remove(root: Path, tree: Path) -> None:
     (tree / MADE).unlink(missing_ok=True)  # first: what is left of a removal that was killed is no worktree
     if tree.exists():
         shutil.rmtree(tree)
-    command(root, "git", "worktree", "prune")
-
-
-def dvc(folder: Path, *arguments: str) -> str:
-    return command(folder, sys.executable, "-m", "dvc", *arguments)
-
-
-def command(folder: Path, *arguments: str) -> str:
-    """What a command writes to its standard output.
-
-    Raises: PosttrainError with what it writes to the other, if it fails.
-    """
-    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise PosttrainError(f"`{' '.join(arguments)}` failed in {folder}:\n{done.stderr.strip()}")
-    return done.stdout
+    git(root, "worktree", "prune")

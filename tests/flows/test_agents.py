@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.agents import HEARTBEAT_S
-from flows.receipt import graph
+from flows.graph import graph
 from stages.params import read_yaml
 from tests.agents import REPOSITORY, Site, site, trivial_project, wait, working_in
 

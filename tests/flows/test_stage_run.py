@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from flows import stage_run
-from flows.stage_run import StageFailed, group, lines, run_stage, stage_names
-from stages.errors import InputError
+from flows.stage_run import StageFailed, group, lines, run_stage
 
 linux = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes through /proc")
 
@@ -29,20 +28,6 @@ def ignore(line: str) -> None:
 
 def stage_with(script: str, *arguments: str) -> dict[str, Any]:
     return {"cmd": " ".join([sys.executable, "stage.py", *arguments]), "deps": ["in.txt"], "outs": ["out.txt"]}
-
-
-def test_stages_are_named_in_the_order_of_the_file(dvc_project):
-    assert stage_names(dvc_project({"zebra": COPY, "ant": COPY})) == ["zebra", "ant"]
-
-
-def test_the_five_words_are_the_stages_of_this_project():
-    root = Path(__file__).parents[2]
-    assert stage_names(root) == ["prepare", "sft", "grpo", "evaluate", "report"]
-
-
-def test_outside_a_project_the_error_says_where_to_go(tmp_path):
-    with pytest.raises(InputError, match="run in the project's root folder"):
-        stage_names(tmp_path)
 
 
 def test_outcomes_are_those_of_dvc(dvc_project):
