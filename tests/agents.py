@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.clone import copy_project
 
 REPOSITORY = Path(__file__).parents[1]
 POOLS = ("cpu", "gpu")
@@ -264,14 +265,8 @@ def site(
 
 
 def shortened_project(root: Path) -> Path:
-    """The files that git knows or would add, with the recipe of seconds, in a repository of its own."""
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listing, cwd=REPOSITORY, capture_output=True, check=True, text=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (REPOSITORY / name).is_file() and name != "dvc.lock" and not name.startswith("results/"):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, root / name)
-    shutil.copy(REPOSITORY / "tests/pipeline/seconds.yaml", root / "recipes")
+    """The project with the recipe of seconds, in a repository of its own."""
+    copy_project(root)
     environment = {**os.environ, "PYTHONPATH": str(root)}
     merge = [sys.executable, "-m", "stages.cli", "recipe", "seconds"]
     subprocess.run(merge, cwd=root, env=environment, check=True, capture_output=True)

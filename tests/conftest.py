@@ -58,6 +58,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     os.environ.update(environment)
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Any]:
+    """What starts stages as forks: tests/forks.py."""
+    from multiprocessing import forkserver
+
+    from tests.forks import context
+
+    yield context()
+    forkserver._forkserver._stop()  # a process has one, and other tests want one of another kind
+
+
 @pytest.fixture(scope="session")
 def verifier() -> Iterator[Verifier]:
     """Two workers that tests share; they start with the first answer that needs them."""

@@ -6,14 +6,12 @@ completions that depend on their prompt and their place in the group alone.
 
 import json
 import shutil
-from collections.abc import Iterator
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.forks import Run, context, workspace
+from tests.forks import Run, workspace
 
 SLOW = pytest.mark.slow
 PASSES = ((1, 2), (2, 4), pytest.param(4, 2, marks=SLOW), pytest.param(8, 1, marks=SLOW))
@@ -48,12 +46,6 @@ def fixed_completions() -> None:
         return made, None
 
     stages.grpo.DynamicTrainer._generate_single_turn = generate
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Any]:
-    yield context()
-    forkserver._forkserver._stop()  # a process has one, and other tests want one of another kind
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """A clone of the working tree in which the pipeline has run once, on a recipe of seconds."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.clone import copy_project
+
 ROOT = Path(__file__).parents[2]
-RECIPE = Path(__file__).with_name("seconds.yaml")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -19,13 +19,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that git knows or would add, committed in a repository of their own."""
     target = tmp_path_factory.mktemp("clone")
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("results/"):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target / name)
-    shutil.copy(RECIPE, target / "recipes" / RECIPE.name)
+    copy_project(target)
     return target
 
 

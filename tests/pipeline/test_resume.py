@@ -16,7 +16,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.checkpoint import steps
-from tests.forks import Run, context, generate_for, hashes, workspace
+from tests.forks import Run, generate_for, hashes, workspace
 from tests.pipeline.conftest import Run as Command
 
 RESULTS = {
@@ -34,12 +33,6 @@ RESULTS = {
 
 
 EIGHT_STEPS = functools.partial(generate_for, 8)
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Any]:
-    yield context()
-    forkserver._forkserver._stop()  # a process has one, and other tests want one of another kind
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Statistics, the comparison of two models, the gate, and the process that runs lighteval."""
 
-import fcntl
 import json
 import sys
 import time
@@ -18,6 +17,7 @@ from stages.manifest import MANIFEST, publish, sha256, write_jsonl
 from stages.params import Params
 from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, RUN_LOG, SCRATCH, SFT_MODEL
 from stages.rewards import Verifier
+from tests.held_locks import is_released
 
 ParamsWith = Callable[[dict[str, Any]], Params]
 
@@ -382,20 +382,6 @@ subprocess.Popen([sys.executable, "-S", "-c", child])
 while not os.path.exists("ready"):
     time.sleep(0.01)
 """
-
-
-def is_released(path: str, within_s: float = 5) -> bool:
-    """The kernel takes the lock from a process that ends, and from no other."""
-    end = time.monotonic() + within_s
-    with Path(path).open("r+") as file:
-        while time.monotonic() < end:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.02)
-            else:
-                return True
-    return False
 
 
 def test_a_runner_that_takes_too_long_ends_with_all_it_started(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

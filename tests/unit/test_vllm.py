@@ -4,7 +4,6 @@ No GPU and no vLLM: a program with vLLM's command line, processes and endpoints 
 interpreter is `launch.vllm.python`. What starts, watches and ends it, and what asks it, is the real thing.
 """
 
-import fcntl
 import importlib
 import json
 import os
@@ -25,6 +24,7 @@ from stages.errors import InputError, PosttrainError
 from stages.evaluate.completions import WAITS_S, Client
 from stages.params import VLLM, Params, check_params, read_yaml
 from stages.vllm.server import DIRECT, SERVER, command, environment, rollout_server, serving, version
+from tests.held_locks import is_released
 
 ParamsWith = Callable[[dict[str, Any]], Params]
 
@@ -74,20 +74,6 @@ def ask(project: Path) -> Callable[..., Params]:
 def asked() -> list[dict[str, Any]]:
     """What the stand-in wrote down: how it was started, then each request."""
     return [json.loads(line) for line in Path("asked.jsonl").read_text().splitlines()]
-
-
-def is_released(path: str, within_s: float = 10) -> bool:
-    """The kernel takes the lock from a process that ends, and from no other."""
-    end = time.monotonic() + within_s
-    with Path(path).open("r+") as file:
-        while time.monotonic() < end:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.02)
-            else:
-                return True
-    return False
 
 
 # What TRL and the server are told
