@@ -32,14 +32,16 @@ from prefect.states import Cancelled, Cancelling, Completed, Failed
 
 from flows import receipt
 from flows.artifacts import summary
-from flows.experiment import commit_of, experiment_name, record, same_commit
+from flows.experiment import commit_of, committed_text, experiment_name, record, same_commit
 from flows.gpus import gpus
 from flows.graph import stage_names
 from flows.lock import WORKSPACE_LOCK, held
-from flows.pipeline import STATE_NAMES, chosen, stage_task
+from flows.pipeline import STATE_NAMES, Setting, chosen, stage_task
 from flows.receipt import Receipt
 from flows.stage_run import StageRun
 from stages.errors import InputError, PosttrainError
+from stages.paths import PARAMS
+from stages.recipe import merged
 
 P = ParamSpec("P")
 
@@ -74,12 +76,21 @@ def failed(message: str) -> State:
 
 @flow(name="posttrain-agents")
 @told
-def chain(stages: list[str] | None = None) -> State:
-    """Bring the stages up to date, each on an agent, in the order of dvc.yaml: all, or those asked for."""
+def chain(stages: list[str] | None = None, recipe: str | None = None, set: dict[str, Setting] | None = None) -> State:
+    """Bring the stages up to date, each on an agent, in the order of dvc.yaml: all, or those asked for.
+
+    Args:
+        stages: Some of those of dvc.yaml.
+        recipe: One of recipes/, merged into the params.yaml of the commit.
+        set: Other params, such as `{"grpo.num_generations": 8}`.
+    """
     root, log = Path.cwd(), get_run_logger()
     heartbeats()
     commit = commit_of(root)
-    publish("start", receipt.whole(root))
+    done = receipt.whole(root)
+    # Of the commit, for this clone may have those of the last run.
+    done["files"][str(PARAMS)] = merged(recipe, set or {}, committed_text(PARAMS, root))
+    publish("start", done)
     runs: list[StageRun] = []
     after = [UUID(runtime.flow_run.id)]
     for stage in chosen(stages, stage_names(root)):
@@ -89,7 +100,8 @@ def chain(stages: list[str] | None = None) -> State:
         run, given = received(child.id)
         assert run is not None
         with held(root / WORKSPACE_LOCK, log.info):
-            receipt.take(receipt.merged([receipt.whole(root), given]), root)
+            done = receipt.merged([done, given])
+            receipt.take(done, root)
         runs.append(run)
         after.append(child.id)
         log.info("%s %s in %.0f s, flow run %s", stage, run.outcome, run.seconds, child.name)

@@ -31,6 +31,11 @@ def commit_of(root: Path) -> str:
     return git(root, "rev-parse", "HEAD")
 
 
+def committed_text(path: Path, root: Path) -> str:
+    """A file as the commit has it."""
+    return git(root, "show", f"HEAD:{path}") + "\n"
+
+
 def same_commit(root: Path, wanted: str | None) -> None:
     """Raises: InputError if the code of this clone is not that of the run."""
     here = commit_of(root)

@@ -14,16 +14,16 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists
-from ruamel.yaml import YAML
 
 from stages.errors import InputError
+from stages.launch import count
+from stages.params import load_params
 from stages.paths import PARAMS
 
 LEASE_S = 60.0  # the slots of a flow that was killed are free again after it
@@ -37,39 +37,37 @@ def gpus(stage: str, root: Path) -> Iterator[None]:
         return
     name = f"gpus of {platform.node()}"
     with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=len(gpus_here())))
+        limit = max(taken, len(gpus_here()))
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=limit))
     get_run_logger().info("takes %d of %s", taken, name)
     with concurrency(name, occupy=taken, lease_duration=LEASE_S, strict=True, raise_on_lease_renewal_failure=False):
         yield
 
 
 def gpus_taken(stage: str, root: Path) -> int:
-    """How many GPUs the stage's processes take: `launch.processes`, all visible ones if that is `auto`.
+    """How many GPUs of this machine the stage takes: one for each of its processes, and those of its vLLM server.
 
-    Raises: InputError if there are fewer
+    Raises: InputError if there are fewer, or if params are not valid.
     """
     visible = gpus_visible()
-    strategy = launch("strategy", root, "auto")
-    on_cpu = "cpu" in (launch("device", root, "auto"), strategy)
-    if stage not in ("sft", "grpo", "evaluate") or not visible or on_cpu:
+    if stage not in ("sft", "grpo", "evaluate") or not visible:
         return 0
-    alone = stage == "evaluate" or strategy == "single"
-    processes = 1 if alone else launch("processes", root, "auto")
-    taken = len(visible) if processes == "auto" else int(processes)
-    if taken > len(visible):
+    params = load_params(root / PARAMS)
+    launch, vllm = params.launch, params.launch.vllm
+    if "cpu" in (launch.device, launch.strategy):
+        return 0
+    if stage == "evaluate":
+        return len(vllm.gpus) if params.evaluate.use_vllm else 1
+    processes = -(-count(launch, len(visible)) // launch.machines)
+    if processes > len(visible):
         raise InputError(
             "launch.processes",
-            got=str(taken),
+            got=str(processes),
             wanted=f"at most the {len(visible)} GPUs that the agent on {platform.node()} sees",
             do="set POSTTRAIN_LAUNCH_PROCESSES where its worker starts, or launch.processes in params.yaml",
         )
-    return taken
-
-
-def launch(key: str, root: Path, default: str) -> str:
-    """A key of `launch`: the agent's POSTTRAIN_LAUNCH_<KEY>, else that of params.yaml."""
-    section: dict[str, Any] = YAML(typ="safe", pure=True).load(root / PARAMS).get("launch", {})
-    return os.environ.get(f"POSTTRAIN_LAUNCH_{key.upper()}", str(section.get(key, default)))
+    starts_a_server = stage == "grpo" and params.grpo.use_vllm and vllm.mode == "server" and not vllm.server_base_url
+    return processes + (len(vllm.gpus) if starts_a_server else 0)
 
 
 def gpus_visible() -> list[str]:

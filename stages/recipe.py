@@ -44,27 +44,29 @@ def apply_recipe(name: str) -> None:
     scratch.replace(PARAMS)
 
 
-def merged(recipe: str | None, changes: Mapping[str, Any]) -> str:
+def merged(recipe: str | None, changes: Mapping[str, Any], params: str | None = None) -> str:
     """The text of params.yaml with a recipe merged in, then changes such as `{"grpo.num_generations": 8}`.
+
+    `params` stands in for the file's text.
 
     Raises: InputError if there is no such recipe, or if the result would not be valid params.
     """
     from ruamel.yaml import YAML
 
     path = None if recipe is None else _path_of(recipe)
-    for file in filter(None, (path, PARAMS)):
+    for file in filter(None, (path, PARAMS if params is None else None)):
         read_yaml(file)  # for its messages
     yaml = YAML()  # keeps comments, and numbers as they are written
     yaml.width = 4096
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
-    params = yaml.load(PARAMS.read_text(encoding="utf-8"))
+    values = yaml.load(PARAMS.read_text(encoding="utf-8") if params is None else params)
     if path:
-        _merge(params, yaml.load(path.read_text(encoding="utf-8")))
+        _merge(values, yaml.load(path.read_text(encoding="utf-8")))
     for dotted, value in changes.items():
-        _merge(params, _nested(dotted, value))
-    check_params(params, Path("the overrides") if changes else path or PARAMS)
+        _merge(values, _nested(dotted, value))
+    check_params(values, Path("the overrides") if changes else path or PARAMS)
     text = io.StringIO()
-    yaml.dump(params, text)
+    yaml.dump(values, text)
     return text.getvalue()
 
 

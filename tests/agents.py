@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,7 +47,7 @@ for out in ("models/sft/weights", "results/sft/metrics.json"):
 """
 STAGES: dict[str, Any] = {
     "prepare": {
-        "cmd": "mkdir -p data/prepared && cp params.yaml data/prepared/rows",
+        "cmd": "mkdir -p data/prepared && grep ^seed params.yaml > data/prepared/rows",
         "params": ["seed"],
         "outs": ["data/prepared"],
     },
@@ -286,7 +287,7 @@ def trivial_project(root: Path) -> Path:
     for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
         subprocess.run(command, cwd=root, check=True)
     (root / "dvc.yaml").write_text(json.dumps({"stages": STAGES}))  # JSON is YAML
-    (root / "params.yaml").write_text("seed: 1\nlaunch: {processes: auto, device: auto}\n")
+    shutil.copy(REPOSITORY / "params.yaml", root)
     (root / "stage.py").write_text(STAGE)
     (root / ".gitignore").write_text(".posttrain\n/models\n/data\n/results\nslow\nstubborn\ncode\n")
     return committed(root)

@@ -119,13 +119,13 @@ EVENTS: dict[str, Event] = {
 SURVIVED = {kill_server, kill_chain_flow, kill_worker}
 
 
-def crash(site: Site, name: str) -> Row:
-    """Let the event happen while sft trains, and watch."""
+def crash(site: Site, name: str, seed: int) -> Row:
+    """Let the event happen while sft trains, and watch. A new seed is something for every stage to do."""
     event, gpu = EVENTS[name], site.clone("gpu")
     (gpu / "slow").touch()
     if event is cancel_stubborn_stage:
         (gpu / "stubborn").touch()
-    run = site.submit(stages=["prepare", "sft", "report"])
+    run = site.submit(stages=["prepare", "sft", "report"], set={"seed": seed})
     try:
         wait(lambda: working_in(gpu, b"POSTTRAIN_STAGE_RUN=", b"time.sleep(0.05)"), PATIENCE_S)
     except AssertionError:
@@ -145,7 +145,7 @@ def crash(site: Site, name: str) -> Row:
     (gpu / "stubborn").unlink(missing_ok=True)
     if "gpu" not in site.processes:
         site.start_worker("gpu")
-    again = site.over(site.submit(), PATIENCE_S)["state"]
+    again = site.over(site.submit(set={"seed": seed}), PATIENCE_S)["state"]
     states = {which: site.flow_run(number)["state"]["name"] for which, number in (("sft", sft), ("chain", run))}
     return Row(
         *(name, gone, states["sft"], ends["sft"], states["chain"], ends["chain"]),
@@ -161,12 +161,6 @@ def all_over(site: Site, runs: dict[str, str], ends: dict[str, float], began: fl
     return len(ends) == len(runs)
 
 
-def change_seed(site: Site, seed: int) -> None:
-    """Something for every stage to do."""
-    params = site.clone("cpu") / "params.yaml"
-    params.write_text(f"seed: {seed}\nlaunch: {{processes: auto, device: auto}}\n")
-
-
 def main(names: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -175,8 +169,7 @@ def main(names: list[str]) -> int:
             print(HEADER, flush=True)
             rows = []
             for seed, name in enumerate(names or EVENTS):
-                change_seed(made, seed)
-                rows.append(crash(made, name))
+                rows.append(crash(made, name, seed + 2))
                 print(rows[-1], flush=True)
     return 0 if all(row.clean and row.again.startswith("Completed") for row in rows) else 1
 

@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 def test_a_stage_stopped_with_75_is_repeated_and_the_rest_follows(made: Site) -> None:
     (made.clone("gpu") / "code").write_text("75")
-    run = made.submit()
+    run = made.submit(set={"seed": 4})
     assert made.over(run)["state"]["message"] == "prepare ran, sft ran, report ran", made.said(run)
     sft = made.children(run)["sft"]["id"]
     counts = {task["name"]: task["run_count"] for task in made.tasks(sft)}
@@ -42,8 +42,10 @@ def test_a_stage_stopped_with_75_is_repeated_and_the_rest_follows(made: Site) ->
 
     # Each stage was where prefect.yaml says: the model came to the CPU agent because report reads it.
     assert not (made.clone("gpu") / "results/report.html").exists()
-    assert (made.clone("cpu") / "results/report.html").read_text().count("seed: 1") == 2
-    assert made.flow_run(run)["name"] in made.run(made.clone("cpu"), "dvc", "exp", "show", "--csv")
+    assert (made.clone("cpu") / "results/report.html").read_text().count("seed: 4") == 2
+    experiments = made.run(made.clone("cpu"), "dvc", "exp", "show", "--csv")
+    (row,) = [line for line in experiments.splitlines() if made.flow_run(run)["name"] in line]
+    assert ",4," in row, experiments
 
     assert "takes 2 of gpus of" in made.said(sft)
     limits = made.ask("POST", "/v2/concurrency_limits/filter", {})
@@ -51,10 +53,19 @@ def test_a_stage_stopped_with_75_is_repeated_and_the_rest_follows(made: Site) ->
     assert (limit["limit"], limit["active_slots"]) == (2, 0)
 
 
+def test_other_params_are_of_that_run_alone(made: Site) -> None:
+    run = made.submit()
+    assert made.over(run)["state"]["message"] == "prepare ran, sft ran, report ran", made.said(run)
+    assert (made.clone("cpu") / "results/report.html").read_text().count("seed: 1") == 2
+
+    run = made.submit(set={"grpo.bta": 1})
+    assert "grpo.bta" in made.over(run)["state"]["message"]
+    assert made.children(run) == {}
+
+
 def test_a_wrong_input_is_not_repeated_and_says_why(made: Site) -> None:
-    change_seed(made, 2)
     (made.clone("gpu") / "code").write_text("2")
-    run = made.submit(stages=["prepare", "sft"])
+    run = made.submit(stages=["prepare", "sft"], set={"seed": 2})
     state = made.over(run)["state"]
     assert state["type"] == "FAILED"
     assert f"In flow run 'sft of {made.flow_run(run)['name']}', Failed" in state["message"]
@@ -67,7 +78,7 @@ def test_a_cancelled_chain_leaves_nothing_and_the_same_command_goes_on(made: Sit
     gpu = made.clone("gpu")
     for name in ("slow", "stubborn"):
         (gpu / name).touch()
-    run = made.submit(stages=["sft"])
+    run = made.submit(stages=["prepare", "sft"], set={"seed": 3})
     wait(lambda: working_in(gpu, b"POSTTRAIN_STAGE_RUN=", b"time.sleep(0.05)"), 240)
     made.cancel(run)
     wait(lambda: not made.stage_processes(), 30)
@@ -77,8 +88,8 @@ def test_a_cancelled_chain_leaves_nothing_and_the_same_command_goes_on(made: Sit
 
     for name in ("slow", "stubborn"):
         (gpu / name).unlink()
-    again = made.submit(stages=["sft"])
-    assert made.over(again)["state"]["message"] == "sft ran"
+    again = made.submit(stages=["prepare", "sft"], set={"seed": 3})
+    assert made.over(again)["state"]["message"] == "prepare unchanged, sft ran"
 
 
 def test_an_agent_at_another_commit_says_what_to_do(made: Site) -> None:
@@ -93,10 +104,6 @@ def test_the_automation_is_one_that_this_prefect_takes(made: Site) -> None:
     (automation,) = made.ask("POST", "/automations/filter", {})
     assert automation["enabled"]
     assert automation["trigger"]["within"] == 3 * HEARTBEAT_S
-
-
-def change_seed(made: Site, seed: int) -> None:
-    (made.clone("cpu") / "params.yaml").write_text(f"seed: {seed}\nlaunch: {{processes: auto, device: auto}}\n")
 
 
 def test_each_stage_has_a_deployment_and_nothing_runs_by_itself() -> None:

@@ -1,11 +1,16 @@
 """How many GPUs a stage takes of a machine, as its driver lists them."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.gpus import gpus_here, gpus_taken, gpus_visible
 from stages.errors import InputError
+from stages.recipe import merged
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -18,8 +23,13 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     driver.write_text(f"#!/bin/sh\ncat <<'END'\n{listing}  MIG 1g.18gb Device 0: (UUID: MIG-1)\nEND\n")
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    (tmp_path / "params.yaml").write_text("launch: {device: auto, processes: auto}\n")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     return tmp_path
+
+
+def change(machine: Path, changes: dict[str, Any]) -> None:
+    params = machine / "params.yaml"
+    params.write_text(merged(None, changes, params.read_text()))
 
 
 def test_all_that_the_agent_sees_or_what_launch_says(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,10 +41,29 @@ def test_all_that_the_agent_sees_or_what_launch_says(machine: Path, monkeypatch:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     assert gpus_visible() == ["2", "3"]
     assert gpus_taken("sft", machine) == 2
-    (machine / "params.yaml").write_text("launch: {device: auto, processes: 1}\n")
+    change(machine, {"launch.processes": 1})
     assert gpus_taken("sft", machine) == 1
     monkeypatch.setenv("POSTTRAIN_LAUNCH_PROCESSES", "2")
     assert gpus_taken("sft", machine) == 2
+
+
+def test_those_of_this_machine_where_several_share_the_stage(machine: Path) -> None:
+    change(machine, {"launch.processes": 8, "launch.machines": 2, "launch.main_address": "10.0.0.1:29500"})
+    assert gpus_taken("sft", machine) == 4
+
+
+def test_those_of_a_vllm_server_count(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")  # training's; the server's are named apart
+    change(machine, {"launch.vllm.gpus": [0, 1], "launch.vllm.tensor_parallel_size": 2, "launch.vllm.mode": "server"})
+    assert gpus_taken("grpo", machine) == 2
+    change(machine, {"grpo.use_vllm": True, "evaluate.use_vllm": True})
+    assert {stage: gpus_taken(stage, machine) for stage in ("sft", "grpo", "evaluate")} == {
+        **{"sft": 2, "grpo": 4, "evaluate": 2}
+    }
+    change(machine, {"launch.vllm.server_base_url": "http://127.0.0.1:8000"})
+    assert gpus_taken("grpo", machine) == 2
+    change(machine, {"launch.vllm.server_base_url": None, "launch.vllm.mode": "colocate"})
+    assert gpus_taken("grpo", machine) == 2
 
 
 def test_none_on_the_cpu(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
