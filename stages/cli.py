@@ -106,6 +106,8 @@ def add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     plan.add_argument("--gpu-memory-gib", type=positive(float), required=True, metavar="GIB", help="of one GPU")
     plan.add_argument("--precision", choices=["mixed", "float32", "bfloat16"], help="mixed if not given")
     plan.add_argument("--full-logits", action="store_true", help="without TRL's chunks of the output layer")
+    plan.add_argument("--vllm", choices=["no", "colocate", "server"], help="what generates, instead of params.yaml")
+    plan.add_argument("--enable-sleep-mode", action="store_true", help="of a colocated vLLM")
     for name, text in PLAN_SHARES.items():
         plan.add_argument(f"--{name}", type=positive(float, 1), metavar="SHARE", help=text)
     for name, kind, text in PLAN_FLAGS:
@@ -117,12 +119,14 @@ PLAN_FLAGS: tuple[tuple[str, type[int] | type[float], str], ...] = (
     *((name, int, "instead of params.yaml") for name in ("prompts-per-step", "num-generations", "num-iterations")),
     *((name, int, "instead of params.yaml") for name in ("max-completion-length", "max-steps", "lora-rank")),
     ("prompt-length", int, "tokens; 256 if not given"),
+    ("tensor-parallel-size", int, "GPUs that share vLLM's copy of the model; all of a server's"),
     ("reserve-gib", float, "of a GPU, for CUDA and fragmentation"),
     ("tflops", float, "of a GPU in bfloat16; an A100's if not given"),
     ("bandwidth", float, "of a GPU's memory, GB/s"),
     ("link", float, "between GPUs, GB/s in one direction"),
 )
 PLAN_SHARES = {
+    "gpu-memory-utilization": "share of a GPU for vLLM; 0.3 colocated, 0.9 as a server if not given",
     "utilisation": "share of --tflops that training reaches, 0.4 if not given",
     "efficiency": "share of --bandwidth and --link that is reached, 0.5 if not given",
 }

@@ -9,6 +9,7 @@ estimators of DeepSpeed and the code of TRL 1.16; docs/plan.md says what is left
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -181,6 +182,20 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Engine:
+    """vLLM, which generates in place of transformers."""
+
+    server: bool
+    """On GPUs of its own, beside those of the cluster; else in the training processes."""
+    tensor_parallel: int
+    """GPUs that share a copy of the model: all of a server's."""
+    share: float
+    """Of a GPU's memory, for weights and KV cache (`gpu_memory_utilization`)."""
+    sleeps: bool
+    """In the training processes: its memory is free while the optimizer works."""
+
+
+@dataclass(frozen=True)
 class Cluster:
     gpus: int
     memory_gib: float
@@ -232,7 +247,10 @@ def strategies(gpus: int) -> list[Strategy]:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one GPU. The first six stay; of training, generation and update only one is there at a time."""
+    """Bytes of one GPU. The first six stay; of training, generation and update only one is there at a time.
+
+    Unless generation stays too: vLLM's, where it does not sleep.
+    """
 
     weights: float
     gradients: float
@@ -244,11 +262,13 @@ class Memory:
     logits: float
     generation: float
     update: float
+    generation_stays: bool = False
 
     @property
     def total(self) -> float:
         stays = self.weights + self.gradients + self.optimizer + self.reference + self.buffers + self.reserve
-        return stays + max(self.activations + self.logits, self.generation, self.update)
+        steps = max(self.activations + self.logits, self.update)
+        return stays + (steps + self.generation if self.generation_stays else max(steps, self.generation))
 
 
 def states(
@@ -339,6 +359,18 @@ def generation(model: Decoder, strategy: Strategy, gpus: int, sequences: int, wo
     return cache + 2 * 4 * sequences * model.shape.vocab + gathered
 
 
+def held_by(engine: Engine, cluster: Cluster) -> float:
+    """What vLLM takes of a GPU that trains, whatever the model: it fills its share with KV cache. TRL hands it the
+    weights tensor by tensor, so ZeRO-3 gathers no more than its buffers."""
+    return 0.0 if engine.server else engine.share * cluster.memory_gib * GIB
+
+
+def room(model: Decoder, engine: Engine, work: Work, cluster: Cluster, element: int) -> int:
+    """Completions of full length that one vLLM has KV cache for at a time; the others wait."""
+    cache = engine.share * cluster.memory_gib * GIB * engine.tensor_parallel - element * model.parameters
+    return max(0, int(cache // (element * model.key_value_bytes * work.length)))
+
+
 def update(model: Decoder, strategy: Strategy, gpus: int, precision: Precision) -> float:
     """A GPU's gradients in float32 while DeepSpeed's optimizer steps: 4P / N, the difference between the 18 bytes a
     parameter of its estimators and the 14 of `states`. None where gradients are float32 already."""
@@ -368,8 +400,10 @@ def memory(
     cluster: Cluster,
     precision: Precision,
     chunked: bool = True,
+    engine: Engine | None = None,
 ) -> Memory:
     gpus, element = cluster.gpus, precision.weights
+    share = work.sequences // gpus
     weights, gradients, optimizer = states(model, strategy, gpus, precision, work.rank)
     # Adapters need no second model: TRL's reference is the policy without its adapter.
     frozen = element * model.parameters if reference and not strategy.adapters else 0
@@ -382,8 +416,9 @@ def memory(
         reserve=cluster.reserve_gib * GIB,
         activations=activations(model, micro * work.length, element, checkpointing),
         logits=logits(model, micro, work, element, chunked, strategy.adapters),
-        generation=generation(model, strategy, gpus, work.sequences // gpus, work, element),
+        generation=held_by(engine, cluster) if engine else generation(model, strategy, gpus, share, work, element),
         update=update(model, strategy, gpus, precision),
+        generation_stays=engine is not None and not engine.sleeps,
     )
 
 
@@ -405,15 +440,26 @@ def scoring_s(model: Decoder, reference: bool, work: Work, cluster: Cluster) -> 
     return 2 * passes * model.parameters * work.sequences * work.length / (cluster.gpus * cluster.flops)
 
 
-def generation_s(model: Decoder, work: Work, cluster: Cluster, element: int) -> float:
+def generation_s(model: Decoder, work: Work, cluster: Cluster, element: int, engine: Engine | None = None) -> float:
     """Token by token: each reads all weights and the cache, half full on the way, or computes 2 operations a parameter
-    and sequence, whichever is longer. Every completion has the full length."""
-    sequences = work.sequences // cluster.gpus
-    cache = element * model.key_value_bytes * sequences * (work.prompt + work.completion / 2)
-    reads = (element * model.parameters + cache) / (cluster.efficiency * cluster.bandwidth)
-    computes = 2 * model.parameters * sequences / cluster.flops
-    prefill = computes * work.prompt
-    return prefill + work.completion * max(reads, computes)
+    and sequence, whichever is longer. Every completion has the full length.
+
+    transformers generates a GPU's whole share at once; vLLM as many as it has room for, and the next as one ends.
+    """
+    gpus = engine.tensor_parallel if engine else 1
+    sequences = work.sequences / (1 if engine and engine.server else cluster.gpus // gpus)
+    together = min(sequences, room(model, engine, work, cluster, element)) if engine else sequences
+    cache = element * model.key_value_bytes * together * (work.prompt + work.completion / 2)
+    reads = (element * model.parameters + cache) / (cluster.efficiency * cluster.bandwidth * gpus)
+    computes = 2 * model.parameters * together / (cluster.flops * gpus)
+    return sequences / together * (computes * work.prompt + work.completion * max(reads, computes))
+
+
+def handing_over_s(model: Decoder, engine: Engine | None, cluster: Cluster, element: int) -> float:
+    """All weights to a server's GPUs, before each generation."""
+    if engine is None or not engine.server:
+        return 0.0
+    return element * model.parameters / (cluster.efficiency * cluster.link)
 
 
 def communication_s(
@@ -439,9 +485,11 @@ def step_s(
     work: Work,
     cluster: Cluster,
     element: int,
+    engine: Engine | None = None,
 ) -> float:
     """Generation and scoring are shared by the steps that use one batch."""
-    once = generation_s(model, work, cluster, element) + scoring_s(model, reference, work, cluster)
+    generated = handing_over_s(model, engine, cluster, element) + generation_s(model, work, cluster, element, engine)
+    once = generated + scoring_s(model, reference, work, cluster)
     moved = communication_s(model, strategy, micro, work, cluster, element)
     return once / work.iterations + training_s(model, strategy, checkpointing, work, cluster) + moved
 
@@ -457,6 +505,7 @@ class Plan:
     cluster: Cluster
     precision: str
     chunked: bool
+    engine: Engine | None = None
 
     def row(self, strategy: Strategy, reference: bool, checkpointing: bool) -> Row:
         """With the largest micro-batch that divides a GPU's share and fits; 1 where none fits."""
@@ -465,14 +514,16 @@ class Plan:
 
         def need(micro: int) -> Memory:
             return memory(
-                self.model, strategy, reference, checkpointing, micro, self.work, self.cluster, precision, self.chunked
+                *(self.model, strategy, reference, checkpointing, micro, self.work, self.cluster, precision),
+                *(self.chunked, self.engine),
             )
 
         sizes = [size for size in range(share, 0, -1) if share % size == 0]
         micro = next((size for size in sizes if need(size).total <= budget), 1)
         used = need(micro)
         seconds = step_s(
-            self.model, strategy, reference, checkpointing, micro, self.work, self.cluster, precision.weights
+            *(self.model, strategy, reference, checkpointing, micro, self.work, self.cluster, precision.weights),
+            self.engine,
         )
         return Row(strategy, reference, checkpointing, micro, used, used.total <= budget, seconds)
 
@@ -485,8 +536,12 @@ class Plan:
         ]
 
     def hours(self, row: Row) -> float:
-        """GPU-hours of all steps."""
-        return row.seconds * self.work.steps * self.cluster.gpus / 3600
+        """GPU-hours of all steps, a server's GPUs among them."""
+        return row.seconds * self.work.steps * (self.cluster.gpus + servers_gpus(self.engine)) / 3600
+
+
+def servers_gpus(engine: Engine | None) -> int:
+    return engine.tensor_parallel if engine and engine.server else 0
 
 
 def recommended(rows: list[Row], work: Work) -> Row | None:
@@ -538,7 +593,6 @@ def row_cells(plan: Plan, row: Row, best: Row | None) -> list[str]:
 def assumptions(plan: Plan) -> list[str]:
     model, work, cluster = plan.model, plan.work, plan.cluster
     kind = PRECISIONS[plan.precision]
-    cache = kind.weights * model.key_value_bytes * work.length * work.sequences // cluster.gpus
     return [
         f"model: {model.name}: {model.parameters:,} parameters, {model.shape.layers} layers of {model.shape.hidden}, "
         f"{model.shape.key_values} wide keys, vocabulary {model.shape.vocab}",
@@ -546,27 +600,52 @@ def assumptions(plan: Plan) -> list[str]:
         f"{work.iterations} x; {work.steps} steps; adapters of rank {work.rank} on every linear layer",
         f"memory: GiB of one GPU; {cluster.reserve_gib:.1f} of {cluster.memory_gib:g} are reserved; {plan.precision}: "
         f"{kind.weights} + {kind.gradients} + {kind.optimizer} bytes a parameter (weights, gradients, Adam)",
-        "total: weights to buffers and the reserve, and the largest of activ. + logits, gener. and update; gener. has "
-        f"{cache / GIB:.1f} of KV cache",
+        generation_text(plan, kind.weights),
         f"time: {cluster.tflops:g} TFLOP/s x {cluster.utilisation:g}; {cluster.bandwidth / 1e9:g} GB/s of memory and "
         f"{cluster.link / 1e9:g} GB/s between GPUs, both x {cluster.efficiency:g}; every completion has full length; "
         "rewards, loading and checkpoints are not counted",
     ]
 
 
+def generation_text(plan: Plan, element: int) -> str:
+    """How the columns make the total, and what generates."""
+    model, work, cluster, engine = plan.model, plan.work, plan.cluster, plan.engine
+    total = "total: weights to buffers and the reserve, and the largest of activ. + logits, gener. and update"
+    if engine is None:
+        cache = element * model.key_value_bytes * work.length * work.sequences // cluster.gpus
+        return f"{total}; gener. has {cache / GIB:.1f} of KV cache"
+    if engine.server:
+        where = f"vLLM on {engine.tensor_parallel} more GPU{'s'[: engine.tensor_parallel != 1]} generates"
+    else:
+        total = total if engine.sleeps else total.replace(", gener. and update", " and update, and gener. beside it")
+        where = f"gener. is vLLM's on groups of {engine.tensor_parallel}"
+    at_once = room(model, engine, work, cluster, element)
+    return f"{total}; {where}, {engine.share:g} of a GPU: KV cache for {at_once} completions at a time"
+
+
 def enough(plan: Plan) -> str:
     """What would fit: GPUs of this size, or this many of another size."""
     best = min(plan.rows(), key=lambda row: row.memory.total)
-    total = best.memory.total / GIB
-    needs = max(total, (total - plan.cluster.reserve_gib + RESERVE_GIB) / (1 - RESERVE_SHARE))  # a reserve grows too
     reference = "with" if best.reference else "without"
-    said = [f"--gpu-memory-gib {math.ceil(needs)} ({best.strategy.name}, {reference} a reference)"]
+
+    def fits(gib: int) -> bool:
+        larger = replace(plan.cluster, memory_gib=gib, reserve_gib=default_reserve_gib(gib))
+        return any(row.fits for row in replace(plan, cluster=larger).rows())
+
+    sizes = range(math.ceil(plan.cluster.memory_gib), LARGEST_GIB)
+    needs = sizes[bisect_left(sizes, True, hi=len(sizes) - 1, key=fits)]  # reserve and vLLM's share grow with it
+    said = [f"--gpu-memory-gib {needs} ({best.strategy.name}, {reference} a reference)"] if fits(needs) else []
+    if best.memory.generation_stays:
+        said.append("a smaller --gpu-memory-utilization, or --enable-sleep-mode")
     sequences = plan.work.sequences
     for gpus in (count for count in range(plan.cluster.gpus + 1, sequences + 1) if sequences % count == 0):
         if any(row.fits for row in replace(plan, cluster=replace(plan.cluster, gpus=gpus)).rows()):
             said.append(f"--gpus {gpus}")
             break
     return ", or ".join(said) + "; shorter completions, fewer at a time, or a smaller model need less"
+
+
+LARGEST_GIB = 2**14
 
 
 def require_fit(plan: Plan, rows: list[Row]) -> None:
@@ -596,6 +675,29 @@ def require_division(sequences: int, gpus: int) -> None:
         )
 
 
+def require_room(plan: Plan) -> None:
+    """Raises: InputError if vLLM cannot hold the weights and one completion, or its groups do not divide the GPUs."""
+    engine, cluster, element = plan.engine, plan.cluster, PRECISIONS[plan.precision].weights
+    if engine is None:
+        return
+    if not engine.server and cluster.gpus % engine.tensor_parallel:
+        raise InputError(
+            "--tensor-parallel-size",
+            got=f"groups of {engine.tensor_parallel} of {cluster.gpus} GPUs",
+            wanted="a number that divides those that train",
+            do="change it, or --gpus",
+        )
+    if not room(plan.model, engine, plan.work, cluster, element):
+        weights = element * plan.model.parameters / engine.tensor_parallel / GIB
+        one = element * plan.model.key_value_bytes * plan.work.length / engine.tensor_parallel / GIB
+        raise InputError(
+            "--gpu-memory-utilization",
+            got=f"{engine.share:g} x {cluster.memory_gib:g} GiB of a GPU for vLLM",
+            wanted=f"{weights:.1f} GiB for the weights and {one:.2f} for the KV cache of one completion",
+            do="raise it, or --tensor-parallel-size",
+        )
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The command
 
@@ -608,6 +710,8 @@ DEFAULTS: dict[str, Any] = {
 }
 """In place of params.yaml, where there is none and no flag."""
 PROMPT_LENGTH, RANK = 256, 16
+SHARES = {"colocate": 0.3, "server": 0.9}
+"""Of a GPU's memory for vLLM."""
 
 
 def work_of(flags: Mapping[str, Any], params: Params | None) -> Work:
@@ -632,6 +736,20 @@ def work_of(flags: Mapping[str, Any], params: Params | None) -> Work:
     )
 
 
+def engine_of(flags: Mapping[str, Any], params: Params | None) -> Engine | None:
+    """vLLM as flags, then params.yaml ask for it; None where transformers generates."""
+    ours = params.launch.vllm if params and params.grpo.use_vllm else None
+    mode = flags.get("vllm") or (ours.mode if ours else "no")
+    if mode == "no":
+        return None
+    return Engine(
+        server=mode == "server",
+        tensor_parallel=int(flags.get("tensor_parallel_size") or (ours.tensor_parallel_size if ours else 1)),
+        share=float(flags.get("gpu_memory_utilization") or (ours.gpu_memory_utilization if ours else SHARES[mode])),
+        sleeps=mode == "colocate" and bool(flags.get("enable_sleep_mode") or (ours and ours.enable_sleep_mode)),
+    )
+
+
 def cluster_of(flags: Mapping[str, Any]) -> Cluster:
     memory_gib = float(flags["gpu_memory_gib"])
     reserve = flags.get("reserve_gib")
@@ -648,10 +766,10 @@ def run(flags: Mapping[str, Any], params_path: Path) -> None:
     """
     params = load_params(params_path) if params_path.is_file() else None
     model = from_config(Path(flags["config"])) if flags.get("config") else of_size(flags["model_size"])
-    plan = Plan(
-        model, work_of(flags, params), cluster_of(flags), flags.get("precision") or "mixed", not flags["full_logits"]
-    )
+    work, cluster, engine = work_of(flags, params), cluster_of(flags), engine_of(flags, params)
+    plan = Plan(model, work, cluster, flags.get("precision") or "mixed", not flags["full_logits"], engine)
     require_division(plan.work.sequences, plan.cluster.gpus)
+    require_room(plan)
     rows = plan.rows()
     best = recommended(rows, plan.work)
     print(table(plan, rows, best))

@@ -265,6 +265,9 @@ def check_grpo_resources(work: Workspace) -> list[Finding]:
     machine = Machine.of(params.launch)
     adapters = params.model.lora is not None
     need = memory_gib(model, micro, prompt + completion, completion, bytes_of(params), grpo.beta > 0, adapters)
+    vllm = params.launch.vllm
+    if grpo.use_vllm and vllm.mode == "colocate" and not vllm.enable_sleep_mode:
+        need += vllm.gpu_memory_utilization * machine.memory_gib
     seconds = grpo.max_steps * grpo_step_s(model, sequences, prompt, completion, machine.flops)
     return [resources("grpo", need, machine.free_gib, seconds, machine.device)]
 

@@ -116,6 +116,7 @@ def duration(seconds: float) -> str:
 class Machine:
     device: str
     free_gib: float
+    memory_gib: float
     flops: float
     """Multiplications and additions a second, in a product of two 1024 x 1024 matrices."""
 
@@ -132,14 +133,16 @@ class Machine:
         fastest = min(timeit.repeat(lambda: float((matrix @ matrix)[0, 0]), number=1, repeat=8))
         flops = 2 * 1024**3 / fastest
         if cuda:
-            return cls(torch.cuda.get_device_name(), torch.cuda.mem_get_info()[0] / GIB, flops)
+            free, memory = torch.cuda.mem_get_info()
+            return cls(torch.cuda.get_device_name(), free / GIB, memory / GIB, flops)
         threads = torch.get_num_threads()
-        return cls(f"{threads} CPU thread{'s'[: threads != 1]}", free_memory_gib(), flops)
+        name = f"{threads} CPU thread{'s'[: threads != 1]}"
+        return cls(name, system_memory_gib("MemAvailable"), system_memory_gib("MemTotal"), flops)
 
 
-def free_memory_gib() -> float:
+def system_memory_gib(key: str) -> float:
     """Infinite where the system does not say."""
     path = Path("/proc/meminfo")
     lines = path.read_text(encoding="ascii").splitlines() if path.is_file() else []
-    kib = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    kib = [int(line.split()[1]) for line in lines if line.startswith(f"{key}:")]
     return kib[0] / 2**20 if kib else math.inf

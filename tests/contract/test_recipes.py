@@ -23,10 +23,12 @@ from stages.plan import (
     ZERO3,
     Cluster,
     Decoder,
+    Engine,
     Strategy,
     Work,
     decoder,
     default_reserve_gib,
+    engine_of,
     memory,
     work_of,
 )
@@ -87,7 +89,7 @@ def test_grpo_fits(name: str, recipes: Path) -> None:
     work = work_of({"prompt_length": PROMPT}, params)
     micro = batch_plan(work.sequences, params.launch.micro_batch_size, hardware.gpus).per_device
     assert micro == params.launch.micro_batch_size
-    assert gib(params, hardware, work, micro) <= hardware.memory_gib
+    assert gib(params, hardware, work, micro, engine=engine_of({}, params)) <= hardware.memory_gib
 
 
 @pytest.mark.parametrize("name", HARDWARE)
@@ -101,12 +103,22 @@ def test_sft_fits(name: str, recipes: Path) -> None:
     assert gib(params, hardware, work, micro) <= hardware.memory_gib
 
 
-def gib(params: Params, hardware: Hardware, work: Work, micro: int, strategy: Strategy | None = None) -> float:
+def gib(
+    params: Params,
+    hardware: Hardware,
+    work: Work,
+    micro: int,
+    strategy: Strategy | None = None,
+    engine: Engine | None = None,
+) -> float:
     """What one GPU needs, by plan's formulas, for the recipe's micro-batch and choice of activations."""
     cluster = Cluster(hardware.gpus, hardware.memory_gib, default_reserve_gib(hardware.memory_gib))
     model, precision = model_of(hardware), PRECISIONS["mixed"]
     recompute = params.launch.activation_checkpointing
-    need = memory(model, strategy or hardware.strategy, work.reference, recompute, micro, work, cluster, precision)
+    need = memory(
+        *(model, strategy or hardware.strategy, work.reference, recompute, micro, work, cluster, precision),
+        engine=engine,
+    )
     return need.total / 2**30
 
 

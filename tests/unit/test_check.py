@@ -1,6 +1,7 @@
 """The preflight: every rule speaks where it should and is silent elsewhere; the tutorial's pitfalls by name."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -380,6 +381,19 @@ def test_every_kind_of_reward_is_tried_on_groups(project: Path, params_with: Par
     faults = [finding for finding in check.findings(params, "grpo") if finding.level == "fault"]
     assert [finding.name for finding in faults] == ["input"]
     assert "ZeroDivisionError" in faults[0].saw
+
+
+def test_a_colocated_vllm_needs_its_share_unless_it_sleeps(project: Path, params_with: ParamsWith) -> None:
+    make_sft_model(params_with({}))
+
+    def need(changes: dict[str, Any]) -> float:
+        (finding,) = check.check_grpo_resources(check.Workspace(params_with(changes)))
+        return float(re.findall(r"about ([\d.]+) of", finding.saw)[0])
+
+    share = {"grpo.use_vllm": True, "launch.vllm.gpu_memory_utilization": 0.5}
+    awake, asleep = need(share), need(share | {"launch.vllm.enable_sleep_mode": True})
+    assert asleep == need({})
+    assert awake - asleep == pytest.approx(0.5 * estimate.system_memory_gib("MemTotal"), abs=0.1)
 
 
 def test_a_model_without_a_template_is_a_fault(project: Path, params_with: ParamsWith) -> None:

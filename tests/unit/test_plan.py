@@ -19,12 +19,15 @@ from stages.cli import main
 from stages.errors import InputError
 from stages.params import load_params
 from stages.paths import PARAMS
-from stages.plan import DDP, LORA, PRECISIONS, ZERO2, ZERO3, Cluster, Decoder, Plan, Work
+from stages.plan import DDP, LORA, PRECISIONS, ZERO2, ZERO3, Cluster, Decoder, Engine, Plan, Work
+from stages.recipe import merged
 
 MIXED = PRECISIONS["mixed"]
 SEVEN = plan.of_size(7e9)
 WORK = Work(512, 256, 1024, iterations=1, steps=500, reference=True, rank=16, adapters=False)
 NODE = Cluster(8, 80.0, plan.default_reserve_gib(80.0))
+ASLEEP = Engine(server=False, tensor_parallel=1, share=0.3, sleeps=True)
+SERVER = Engine(server=True, tensor_parallel=2, share=0.9, sleeps=False)
 SMALL = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
 TINY = {**SMALL, "num_key_value_heads": 2, "vocab_size": 384}
 
@@ -195,6 +198,31 @@ def test_the_rest_of_memory_by_hand() -> None:
     assert plan.memory(model, ZERO3, True, False, 3, work, cluster, MIXED).reference == 4000
 
 
+def test_memory_of_a_colocated_vllm_by_hand() -> None:
+    """It fills its share; asleep, that is free while the optimizer works. A server takes nothing of these GPUs."""
+    cluster = Cluster(8, 80.0, 0.0)
+    plain = plan.memory(SEVEN, ZERO3, True, True, 16, WORK, cluster, MIXED)
+    asleep, awake, server = (
+        plan.memory(SEVEN, ZERO3, True, True, 16, WORK, cluster, MIXED, engine=engine)
+        for engine in (ASLEEP, replace(ASLEEP, sleeps=False), SERVER)
+    )
+    assert (asleep.generation, awake.generation, server.generation) == (24 * GIB, 24 * GIB, 0)
+    steps = plain.activations + plain.logits
+    stays = plain.total - max(steps, plain.generation, plain.update)
+    assert steps > 1 * GIB
+    assert asleep.total == stays + max(steps, 24 * GIB)
+    assert awake.total == stays + steps + 24 * GIB
+    assert server.total == stays + max(steps, plain.update)
+
+
+def test_room_for_completions_by_hand() -> None:
+    """7e9 parameters of 2 bytes, and a token of 28 layers x 512 x 2 (keys, values) x 2 bytes, of 1280 a completion."""
+    a_completion = 28 * 512 * 2 * 2 * 1280
+    assert plan.room(SEVEN, ASLEEP, WORK, NODE, 2) == int((24 * GIB - 14e9) / a_completion)
+    assert plan.room(SEVEN, SERVER, WORK, NODE, 2) == int((2 * 72 * GIB - 14e9) / a_completion)
+    assert plan.room(SEVEN, replace(ASLEEP, share=0.1), WORK, NODE, 2) == 0
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Time
 
@@ -219,6 +247,24 @@ def test_time_by_hand() -> None:
     for strategy, volume in moved.items():
         assert plan.communication_s(model, strategy, 2, work, cluster, 2) == pytest.approx(volume * 0.8)
     assert plan.communication_s(model, DDP, 2, work, replace(cluster, gpus=1), 2) == 0
+
+
+def test_time_of_vllm_by_hand() -> None:
+    model = Decoder("x", Shape(10, 20, 2, 100, 5, tied=False), queries=10, parameters=4000, adapted=300)
+    work = Work(16, 6, 4, iterations=1, steps=1, reference=True, rank=2, adapters=False)
+    cluster = Cluster(2, 8800 / GIB, 0.0, tflops=1.0, utilisation=0.5, bandwidth=2e4, link=1e4, efficiency=0.5)
+    # A completion's cache: 2 x 2 layers x 5 wide x 2 bytes x 10 tokens. Weights leave room for 2 of a GPU's 8: 4 times.
+    colocated = Engine(server=False, tensor_parallel=1, share=1.0, sleeps=False)
+    assert plan.room(model, colocated, work, cluster, 2) == 2
+    assert plan.generation_s(model, work, cluster, 2, colocated) == pytest.approx(4 * 4 * (8000 + 640) / 10000)
+    # All 16 on a server of two GPUs, whose memory is read at once: room for 24.
+    server = Engine(server=True, tensor_parallel=2, share=1.0, sleeps=False)
+    assert plan.generation_s(model, work, cluster, 2, server) == pytest.approx(4 * (8000 + 16 * 320) / 20000)
+    assert plan.handing_over_s(model, server, cluster, 2) == 8000 / 5000
+    assert plan.handing_over_s(model, colocated, cluster, 2) == 0
+    # With room for all, what generates makes no difference to the formula.
+    roomy = replace(cluster, memory_gib=1.0)
+    assert plan.generation_s(model, work, roomy, 2, colocated) == plan.generation_s(model, work, roomy, 2)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -305,6 +351,19 @@ def test_the_command_says_what_was_wanted_and_does_not_fit(project: Path, capsys
     assert shown.endswith("| all weights with a reference, as wanted, do not fit")
 
 
+def test_vllm_is_that_of_params_or_of_flags(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.engine_of({}, load_params(PARAMS)) is None
+    changes = {"grpo.use_vllm": True, "launch.vllm.enable_sleep_mode": True}
+    PARAMS.write_text(merged(None, changes))
+    assert plan.engine_of({}, load_params(PARAMS)) == ASLEEP
+    assert plan.engine_of({"vllm": "no"}, load_params(PARAMS)) is None
+    asked = {"vllm": "server", "tensor_parallel_size": 2, "gpu_memory_utilization": 0.9}
+    assert plan.engine_of(asked, load_params(PARAMS)) == plan.engine_of(asked, None) == SERVER
+    assert main(ASK) == 0
+    shown = capsys.readouterr().out
+    assert "gener. is vLLM's on groups of 1, 0.3 of a GPU: KV cache for" in shown
+
+
 def test_the_command_without_params(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -333,6 +392,9 @@ def test_the_document_shows_what_comes_out(
         (["--gpus", "1024"], "--gpus 512,"),
         (["--gpu-memory-gib", "10"], "at the least"),
         (["--model-size", "1e15"], "--config"),
+        (["--vllm", "colocate", "--gpu-memory-utilization", "0.1"], "13.0 GiB for the weights"),
+        (["--vllm", "colocate", "--tensor-parallel-size", "3"], "groups of 3 of 8 GPUs"),
+        (["--vllm", "colocate", "--gpu-memory-utilization", "0.95"], "do      a smaller --gpu-memory-utilization"),
     ],
 )
 def test_what_cannot_be_planned_exits_2(
@@ -371,6 +433,14 @@ def test_every_flag_changes_the_plan(project: Path, capsys: pytest.CaptureFixtur
     for name, value in changes.items():
         assert shown(f"--{name}", value).split("\n\n")[0] != base.split("\n\n")[0], name
     assert shown("--full-logits") != base
+    for flags in (["--enable-sleep-mode"], ["--gpu-memory-utilization", "0.4"], ["--tensor-parallel-size", "2"]):
+        assert shown("--vllm", "colocate", *flags) != shown("--vllm", "colocate"), flags
+
+
+def test_a_servers_gpus_are_paid_for() -> None:
+    row = planned().rows()[0]
+    with_server = replace(planned(), engine=SERVER)
+    assert with_server.hours(row) == pytest.approx(planned().hours(row) * 10 / 8)
 
 
 def test_it_imports_no_torch(root: Path, tmp_path: Path) -> None:
