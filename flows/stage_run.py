@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows.lock import WORKSPACE_LOCK, held
-from stages.errors import PosttrainError
+from stages.errors import InputError, PosttrainError
 
 Outcome = Literal["ran", "unchanged", "restored"]
 
@@ -43,6 +43,7 @@ REDRAW_EVERY_S = 15.0
 TAIL_LINES = 15
 
 COOKIE = "POSTTRAIN_STAGE_RUN"
+BIN = "POSTTRAIN_BIN"
 POLL_S = 0.1
 GRACE_S = 4.0  # from SIGTERM to SIGKILL: a launcher stops its workers, a short step ends and is saved
 CLEAN_UP_S = 5.0  # for dvc to clear its rwlock when its command has been killed
@@ -140,8 +141,11 @@ def watchdog(process: subprocess.Popen[bytes], cookie: str) -> Iterator[None]:
 
 
 def environment(root: Path, cookie: str) -> dict[str, str]:
-    """Ours, with the commands of this Python first in PATH, unbuffered, and a mark that every descendant inherits."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    """Ours, with the stages' commands first in PATH, unbuffered, and a mark that every descendant inherits.
+
+    Raises: InputError if POSTTRAIN_BIN has no commands
+    """
+    path = os.pathsep.join([str(commands()), os.environ.get("PATH", os.defpath)])
     # An editable install of another folder, such as the one that a worktree is of, would run that folder's code.
     code = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     # SPT_NOENV: setproctitle, which vLLM's and Ray's workers use, else overwrites the environment that the mark is in.
@@ -149,6 +153,21 @@ def environment(root: Path, cookie: str) -> dict[str, str]:
         **{**os.environ, "PATH": path, "PYTHONPATH": code},
         **{"PYTHONUNBUFFERED": "1", "SPT_NOENV": "1", COOKIE: cookie},
     }
+
+
+def commands() -> Path:
+    """The folder of the environment that stages run in: POSTTRAIN_BIN, else that of this Python."""
+    given = os.environ.get(BIN)
+    if not given:
+        return Path(sys.executable).parent
+    if not (Path(given) / "posttrain").is_file():
+        raise InputError(
+            BIN,
+            got=given,
+            wanted="the folder of an environment's commands, `posttrain` among them",
+            do="such as .venv-vllm/bin, which `make vllm` makes; or unset it",
+        )
+    return Path(given).absolute()
 
 
 def mark(root: Path) -> str:

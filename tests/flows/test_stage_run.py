@@ -16,6 +16,7 @@ import pytest
 
 from flows import stage_run
 from flows.stage_run import StageFailed, group, lines, run_stage
+from stages.errors import InputError
 
 linux = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes through /proc")
 
@@ -28,6 +29,21 @@ def ignore(line: str) -> None:
 
 def stage_with(script: str, *arguments: str) -> dict[str, Any]:
     return {"cmd": " ".join([sys.executable, "stage.py", *arguments]), "deps": ["in.txt"], "outs": ["out.txt"]}
+
+
+def test_stages_can_run_in_an_environment_of_their_own(dvc_project, tmp_path, monkeypatch):
+    """Such as that of vLLM, which has no Prefect; DVC is the one of this Python."""
+    root = dvc_project({"sft": {"cmd": "posttrain sft > out.txt", "deps": ["in.txt"], "outs": ["out.txt"]}})
+    own = tmp_path / "own/bin"
+    own.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POSTTRAIN_BIN", "own/bin")
+    with pytest.raises(InputError, match="make vllm"):
+        run_stage("sft", root, ignore)
+    (own / "posttrain").write_text("#!/bin/sh\necho our own $1\n")
+    (own / "posttrain").chmod(0o755)
+    run_stage("sft", root, ignore)
+    assert (root / "out.txt").read_text() == "our own sft\n"
 
 
 def test_outcomes_are_those_of_dvc(dvc_project):
