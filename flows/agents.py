@@ -90,6 +90,7 @@ def chain(stages: list[str] | None = None, recipe: str | None = None, set: dict[
     done = receipt.whole(root)
     # Of the commit, for this clone may have those of the last run.
     done["files"][str(PARAMS)] = merged(recipe, set or {}, committed_text(PARAMS, root))
+    log.info("params.yaml of commit %s, recipe %s, other params %s", commit[:10], recipe, set)
     publish("start", done)
     runs: list[StageRun] = []
     after = [UUID(runtime.flow_run.id)]
