@@ -390,38 +390,6 @@ class Row:
     """Of one optimizer step."""
 
 
-def memory(
-    model: Decoder,
-    strategy: Strategy,
-    reference: bool,
-    checkpointing: bool,
-    micro: int,
-    work: Work,
-    cluster: Cluster,
-    precision: Precision,
-    chunked: bool = True,
-    engine: Engine | None = None,
-) -> Memory:
-    gpus, element = cluster.gpus, precision.weights
-    share = work.sequences // gpus
-    weights, gradients, optimizer = states(model, strategy, gpus, precision, work.rank)
-    # Adapters need no second model: TRL's reference is the policy without its adapter.
-    frozen = element * model.parameters if reference and not strategy.adapters else 0
-    return Memory(
-        weights,
-        gradients,
-        optimizer,
-        reference=frozen / (gpus if strategy.shards_weights else 1),
-        buffers=buffers(model, strategy, gpus, precision, work.rank),
-        reserve=cluster.reserve_gib * GIB,
-        activations=activations(model, micro * work.length, element, checkpointing),
-        logits=logits(model, micro, work, element, chunked, strategy.adapters),
-        generation=held_by(engine, cluster) if engine else generation(model, strategy, gpus, share, work, element),
-        update=update(model, strategy, gpus, precision),
-        generation_stays=engine is not None and not engine.sleeps,
-    )
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Time
 
@@ -476,24 +444,6 @@ def communication_s(
     return sent / (cluster.efficiency * cluster.link)
 
 
-def step_s(
-    model: Decoder,
-    strategy: Strategy,
-    reference: bool,
-    checkpointing: bool,
-    micro: int,
-    work: Work,
-    cluster: Cluster,
-    element: int,
-    engine: Engine | None = None,
-) -> float:
-    """Generation and scoring are shared by the steps that use one batch."""
-    generated = handing_over_s(model, engine, cluster, element) + generation_s(model, work, cluster, element, engine)
-    once = generated + scoring_s(model, reference, work, cluster)
-    moved = communication_s(model, strategy, micro, work, cluster, element)
-    return once / work.iterations + training_s(model, strategy, checkpointing, work, cluster) + moved
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The plan
 
@@ -507,24 +457,47 @@ class Plan:
     chunked: bool
     engine: Engine | None = None
 
+    def memory(self, strategy: Strategy, reference: bool, checkpointing: bool, micro: int) -> Memory:
+        model, work, cluster, precision = self.model, self.work, self.cluster, PRECISIONS[self.precision]
+        gpus, element, engine = cluster.gpus, precision.weights, self.engine
+        share = work.sequences // gpus
+        weights, gradients, optimizer = states(model, strategy, gpus, precision, work.rank)
+        # Adapters need no second model: TRL's reference is the policy without its adapter.
+        frozen = element * model.parameters if reference and not strategy.adapters else 0
+        return Memory(
+            weights,
+            gradients,
+            optimizer,
+            reference=frozen / (gpus if strategy.shards_weights else 1),
+            buffers=buffers(model, strategy, gpus, precision, work.rank),
+            reserve=cluster.reserve_gib * GIB,
+            activations=activations(model, micro * work.length, element, checkpointing),
+            logits=logits(model, micro, work, element, self.chunked, strategy.adapters),
+            generation=held_by(engine, cluster) if engine else generation(model, strategy, gpus, share, work, element),
+            update=update(model, strategy, gpus, precision),
+            generation_stays=engine is not None and not engine.sleeps,
+        )
+
+    def step_s(self, strategy: Strategy, reference: bool, checkpointing: bool, micro: int) -> float:
+        """Seconds of one optimizer step. Generation and scoring are shared by the steps that use one batch."""
+        model, work, cluster, engine = self.model, self.work, self.cluster, self.engine
+        element = PRECISIONS[self.precision].weights
+        once = (
+            handing_over_s(model, engine, cluster, element)
+            + generation_s(model, work, cluster, element, engine)
+            + scoring_s(model, reference, work, cluster)
+        )
+        moved = communication_s(model, strategy, micro, work, cluster, element)
+        return once / work.iterations + training_s(model, strategy, checkpointing, work, cluster) + moved
+
     def row(self, strategy: Strategy, reference: bool, checkpointing: bool) -> Row:
         """With the largest micro-batch that divides a GPU's share and fits; 1 where none fits."""
-        share, precision = self.work.sequences // self.cluster.gpus, PRECISIONS[self.precision]
-        budget = self.cluster.memory_gib * GIB
-
-        def need(micro: int) -> Memory:
-            return memory(
-                *(self.model, strategy, reference, checkpointing, micro, self.work, self.cluster, precision),
-                *(self.chunked, self.engine),
-            )
-
+        share, budget = self.work.sequences // self.cluster.gpus, self.cluster.memory_gib * GIB
         sizes = [size for size in range(share, 0, -1) if share % size == 0]
-        micro = next((size for size in sizes if need(size).total <= budget), 1)
-        used = need(micro)
-        seconds = step_s(
-            *(self.model, strategy, reference, checkpointing, micro, self.work, self.cluster, precision.weights),
-            self.engine,
-        )
+        fitting = (size for size in sizes if self.memory(strategy, reference, checkpointing, size).total <= budget)
+        micro = next(fitting, 1)
+        used = self.memory(strategy, reference, checkpointing, micro)
+        seconds = self.step_s(strategy, reference, checkpointing, micro)
         return Row(strategy, reference, checkpointing, micro, used, used.total <= budget, seconds)
 
     def rows(self) -> list[Row]:

@@ -17,19 +17,18 @@ from stages.params import Params, load_params, read_yaml
 from stages.plan import (
     DDP,
     LORA,
-    PRECISIONS,
     QWEN,
     ZERO2,
     ZERO3,
     Cluster,
     Decoder,
     Engine,
+    Plan,
     Strategy,
     Work,
     decoder,
     default_reserve_gib,
     engine_of,
-    memory,
     work_of,
 )
 from stages.prepare import from_source
@@ -113,12 +112,8 @@ def gib(
 ) -> float:
     """What one GPU needs, by plan's formulas, for the recipe's micro-batch and choice of activations."""
     cluster = Cluster(hardware.gpus, hardware.memory_gib, default_reserve_gib(hardware.memory_gib))
-    model, precision = model_of(hardware), PRECISIONS["mixed"]
-    recompute = params.launch.activation_checkpointing
-    need = memory(
-        *(model, strategy or hardware.strategy, work.reference, recompute, micro, work, cluster, precision),
-        engine=engine,
-    )
+    plan = Plan(model_of(hardware), work, cluster, "mixed", chunked=True, engine=engine)
+    need = plan.memory(strategy or hardware.strategy, work.reference, params.launch.activation_checkpointing, micro)
     return need.total / 2**30
 
 

@@ -191,19 +191,21 @@ def test_the_rest_of_memory_by_hand() -> None:
     assert plan.generation(model, DDP, 2, 8, work, 2) == cache
     assert plan.generation(model, ZERO3, 2, 8, work, 2) == cache + 4000
     cluster = Cluster(2, 1.0, 0.5)
-    used = plan.memory(model, DDP, True, False, 3, work, cluster, MIXED)
+    small = planned(model, work, cluster)
+    used = small.memory(DDP, True, False, 3)
     stays = 4000 * (2 + 2 + 12 + 2 + 2) + GIB / 2
     assert used.total == stays + max(30 * 840 + used.logits, cache)
-    assert plan.memory(model, LORA, True, False, 3, work, cluster, MIXED).reference == 0
-    assert plan.memory(model, ZERO3, True, False, 3, work, cluster, MIXED).reference == 4000
+    assert small.memory(LORA, True, False, 3).reference == 0
+    assert small.memory(ZERO3, True, False, 3).reference == 4000
 
 
 def test_memory_of_a_colocated_vllm_by_hand() -> None:
     """It fills its share; asleep, that is free while the optimizer works. A server takes nothing of these GPUs."""
     cluster = Cluster(8, 80.0, 0.0)
-    plain = plan.memory(SEVEN, ZERO3, True, True, 16, WORK, cluster, MIXED)
+    ours = planned(cluster=cluster)
+    plain = ours.memory(ZERO3, True, True, 16)
     asleep, awake, server = (
-        plan.memory(SEVEN, ZERO3, True, True, 16, WORK, cluster, MIXED, engine=engine)
+        replace(ours, engine=engine).memory(ZERO3, True, True, 16)
         for engine in (ASLEEP, replace(ASLEEP, sleeps=False), SERVER)
     )
     assert (asleep.generation, awake.generation, server.generation) == (24 * GIB, 24 * GIB, 0)
@@ -280,10 +282,7 @@ def test_the_micro_batch_is_the_largest_divisor_that_fits() -> None:
     assert {row.strategy.name for row in found if row.fits} == {"zero2", "zero3 / fsdp", "lora"}
     for row in found:
         sizes = [size for size in range(1, 65) if 64 % size == 0]
-        needs = [
-            plan.memory(SEVEN, row.strategy, row.reference, row.checkpointing, size, WORK, NODE, MIXED).total
-            for size in sizes
-        ]
+        needs = [planned().memory(row.strategy, row.reference, row.checkpointing, size).total for size in sizes]
         assert needs == sorted(needs)
         fitting = [size for size, need in zip(sizes, needs, strict=True) if need <= 80 * GIB]
         assert (row.micro, row.fits) == ((fitting or [1])[-1], bool(fitting))
