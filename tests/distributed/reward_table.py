@@ -1,17 +1,15 @@
-"""One batch scored by each process's share of it, as TRL hands it out: `torchrun reward_table.py OUT.json`."""
+"""One batch scored by each process's share of it, as TRL hands it out: `torchrun reward_table.py OUT.json`.
+
+The verifier's workers import this file too, each as it starts, so what takes seconds is imported by `main`.
+"""
 
 import json
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
-from accelerate.utils import gather_object
-
-from stages import grpo
 from stages import params as schema
 from stages.launch.worker import leave
 from stages.prompts import completion_text
-from stages.rewards import Scoring
 
 GROUP = 8
 GOLDS = ["x = 5", "\\frac{1}{2}", "x^2-9"]
@@ -37,6 +35,12 @@ REWARDS = {
 
 
 def main(out: Path) -> None:
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    from stages import grpo
+    from stages.rewards import Scoring
+
     state = PartialState(cpu=True)
     rows = [{"id": gold, "problem": gold, "answer": gold} for gold in GOLDS]
     texts = [
