@@ -194,6 +194,11 @@ class Engine:
     sleeps: bool
     """In the training processes: its memory is free while the optimizer works."""
 
+    @property
+    def beside_training(self) -> bool:
+        """It holds memory of the GPUs that train while they do."""
+        return not (self.server or self.sleeps)
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -475,7 +480,7 @@ class Plan:
             logits=logits(model, micro, work, element, self.chunked, strategy.adapters),
             generation=held_by(engine, cluster) if engine else generation(model, strategy, gpus, share, work, element),
             update=update(model, strategy, gpus, precision),
-            generation_stays=engine is not None and not engine.sleeps,
+            generation_stays=engine is not None and engine.beside_training,
         )
 
     def step_s(self, strategy: Strategy, reference: bool, checkpointing: bool, micro: int) -> float:
@@ -583,14 +588,15 @@ def assumptions(plan: Plan) -> list[str]:
 def generation_text(plan: Plan, element: int) -> str:
     """How the columns make the total, and what generates."""
     model, work, cluster, engine = plan.model, plan.work, plan.cluster, plan.engine
-    total = "total: weights to buffers and the reserve, and the largest of activ. + logits, gener. and update"
+    beside = engine is not None and engine.beside_training
+    largest = "activ. + logits and update, and gener. beside it" if beside else "activ. + logits, gener. and update"
+    total = f"total: weights to buffers and the reserve, and the largest of {largest}"
     if engine is None:
         cache = element * model.key_value_bytes * work.length * work.sequences // cluster.gpus
         return f"{total}; gener. has {cache / GIB:.1f} of KV cache"
     if engine.server:
         where = f"vLLM on {engine.tensor_parallel} more GPU{'s'[: engine.tensor_parallel != 1]} generates"
     else:
-        total = total if engine.sleeps else total.replace(", gener. and update", " and update, and gener. beside it")
         where = f"gener. is vLLM's on groups of {engine.tensor_parallel}"
     at_once = room(model, engine, work, cluster, element)
     return f"{total}; {where}, {engine.share:g} of a GPU: KV cache for {at_once} completions at a time"

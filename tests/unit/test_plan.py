@@ -319,6 +319,16 @@ def test_what_would_fit_fits() -> None:
     assert not any(row.fits for row in little.rows())
 
 
+def test_sleep_is_advised_where_vllm_trains_along_and_is_awake() -> None:
+    advice = {}
+    for engine in (ASLEEP, replace(ASLEEP, sleeps=False), SERVER):
+        tight = replace(planned(cluster=Cluster(8, 48.0, 40.0)), engine=engine)
+        with pytest.raises(InputError) as caught:
+            plan.require_fit(tight, tight.rows())
+        advice[engine] = "--enable-sleep-mode" in caught.value.do
+    assert list(advice.values()) == [False, True, False]
+
+
 def test_more_gpus_are_named_where_they_help() -> None:
     alone = planned(cluster=replace(NODE, gpus=1, memory_gib=40.0, reserve_gib=4.7))
     with pytest.raises(InputError, match="--gpus") as caught:
