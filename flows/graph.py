@@ -3,6 +3,7 @@
 Reads  dvc.yaml
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,15 @@ def outs(stage: dict[str, Any]) -> dict[str, bool]:
     return found
 
 
-def small_files(root: Path, stages: list[str] | None = None) -> list[str]:
+def small_files(root: Path, stages: Sequence[str] | None = None) -> list[str]:
     """The outs that DVC does not cache, of all stages or of some."""
     known = graph(root)
-    chosen = list(known) if stages is None else stages
-    return [path for stage in chosen for path, cached in outs(known[stage]).items() if not cached]
+    return [
+        path
+        for stage in (known if stages is None else stages)
+        for path, cached in outs(known[stage]).items()
+        if not cached
+    ]
 
 
 def made_inputs(stage: str, root: Path) -> dict[str, str]:

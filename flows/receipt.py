@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 
 from ruamel.yaml import YAML
 
+from flows import command
 from flows.graph import graph, made_inputs, small_files
 from flows.stage_run import TAIL_LINES
 from stages.errors import InputError
@@ -112,15 +113,12 @@ def fetch(stage: str, root: Path, say: Say) -> None:
     status = changes([*dict.fromkeys([*makers.values(), stage])], root)
     foreign(status, root)
     if makers and runs(stage, status, root):
-        dvc(["pull", *makers], root, say)
+        transfer(["pull", *makers], root, say)
 
 
 def changes(stages: list[str], root: Path) -> dict[str, dict[str, Any]]:
     """What `dvc status` holds against each stage: `{"sft": {"changed deps": {"data/prepared": "deleted"}}}`."""
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--json", *stages]
-    # What DVC warns of, on the standard error, is no JSON; if it fails, that says why, and the flow run's log has it.
-    said = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE).stdout
-    found: dict[str, list[Any]] = json.loads(said)
+    found: dict[str, list[Any]] = json.loads(command.dvc(root, "--wait-for-lock", "status", "--json", *stages))
     pairs = {name: [item if isinstance(item, dict) else {item: {}} for item in items] for name, items in found.items()}
     return {name: {key: value for item in items for key, value in item.items()} for name, items in pairs.items()}
 
@@ -173,17 +171,17 @@ def runs(stage: str, status: dict[str, dict[str, Any]], root: Path) -> bool:
 
 
 def push(stage: str, root: Path, say: Say) -> None:
-    dvc(["push", stage], root, say)
+    transfer(["push", stage], root, say)
 
 
-def dvc(arguments: list[str], root: Path, say: Say) -> None:
-    """Run a command of DVC, handing what it prints to `say` line by line.
+def transfer(arguments: list[str], root: Path, say: Say) -> None:
+    """Run a command of DVC that moves data, handing what it prints to `say` line by line.
 
     Raises: InputError with its last lines, if it fails
     """
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+    program = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     tail: deque[str] = deque(maxlen=TAIL_LINES)
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(program, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             assert process.stdout is not None
             for line in process.stdout:

@@ -140,7 +140,7 @@ def save(root: Path, tree: Path, name: str, stages: Sequence[str]) -> None:
     if REPORT.stem in stages and (tree / REPORT).exists():
         (root / REPORTS).mkdir(parents=True, exist_ok=True)
         shutil.copy(tree / REPORT, root / REPORTS / f"{name}.html")
-    untracked = [f"--include-untracked={path}" for path in small_files(tree, list(stages)) if (tree / path).exists()]
+    untracked = [f"--include-untracked={path}" for path in small_files(tree, stages) if (tree / path).exists()]
     with held(root / REFERENCES_LOCK, lambda _: None):
         dvc(tree, "exp", "save", "--quiet", "--force", "--name", name, *untracked, *stages)
 
