@@ -3,9 +3,10 @@
 Run     `with process_tree(command, environment, log):`; as a program, `process_tree.py GRACE_S COMMAND...`, whose
         standard input is a pipe: its end says stop
 
-Between the two stands a keeper, this file run by itself. Orphans of the command become its children (Linux's child
-subreaper), also those in sessions of their own, so the keeper finds and kills them all. It stops when the pipe ends,
-when its parent changes and on SIGTERM; if the keeper itself is killed, the command gets SIGKILL from the kernel.
+Between the two stands a keeper, this file run by itself. It stops when the pipe ends, when its parent changes and on
+SIGTERM. Under Linux, orphans of the command become its children (child subreaper), also those in sessions of their own,
+so it finds and kills them all; and if the keeper itself is killed, the command gets SIGKILL from the kernel. On other
+systems an orphan in a session of its own is not found.
 """
 
 import ctypes
@@ -24,6 +25,7 @@ GRACE_S = 4.0
 KILL_S = 4.0
 """In which what was sent SIGKILL is gone, unless the kernel holds it."""
 POLL_S = 0.1
+LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 LEAKS = (
@@ -75,9 +77,10 @@ def keep(grace_s: float, command: list[str]) -> int:
     parent, told = os.getppid(), []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: told.append(number))
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if LINUX:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_keeper)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_keeper if LINUX else None)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 127
@@ -108,12 +111,12 @@ def end(process: subprocess.Popen[bytes], grace_s: float) -> int:
 def descendants(root: int) -> set[int]:
     """The processes below one, those that have ended and were not waited for left out."""
     children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, parent = stat.read_text(errors="replace").rpartition(")")[2].split()[:2]
-            if state != "Z":
-                children.setdefault(int(parent), []).append(int(stat.parent.name))
     found: set[int] = set()
+    for pid, parent, group, state in processes():
+        if state != "Z":
+            children.setdefault(parent, []).append(pid)
+            if not LINUX and group == root and pid != root:  # an orphan has init for a parent
+                found.add(pid)
     waiting = [root]
     while waiting:
         new = children.get(waiting.pop(), [])
@@ -124,12 +127,25 @@ def descendants(root: int) -> set[int]:
 
 def reap(process: subprocess.Popen[bytes]) -> None:
     """Wait for orphans that ended; never for the command, whose exit code Popen keeps."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            if int(stat.read_text(errors="replace").rpartition(")")[2].split()[1]) == os.getpid():
-                pid = int(stat.parent.name)
-                if pid != process.pid:
-                    os.waitpid(pid, os.WNOHANG)
+    for pid, parent, _, _ in processes():
+        if parent == os.getpid() and pid != process.pid:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def processes() -> Iterator[tuple[int, int, int, str]]:
+    """Every process: its number, its parent, its group and the letter of its state."""
+    if LINUX:
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has ended
+                state, parent, group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+                yield int(stat.parent.name), int(parent), int(group), state
+        return
+    with subprocess.Popen(["ps", "-A", "-o", "pid=,ppid=,pgid=,stat="], stdout=subprocess.PIPE, text=True) as ps:
+        rows = [row.split() for row in ps.communicate()[0].splitlines()]
+    for pid, parent, group, state in rows:
+        if int(pid) != ps.pid:
+            yield int(pid), int(parent), int(group), state[0]
 
 
 def die_with_keeper() -> None:

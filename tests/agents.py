@@ -11,16 +11,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.clone import copy_project
+from tests.processes import processes, wait
 
 REPOSITORY = Path(__file__).parents[1]
 POOLS = ("cpu", "gpu")
+STAGE_MARK = "POSTTRAIN_STAGE_RUN="
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
 # A training that waits for a worker in a session of its own, as torchrun does, for as long as the file `slow` exists.
@@ -206,38 +208,17 @@ class Site:
 
     def stage_processes(self) -> set[int]:
         """The processes of stages, in whatever session: they have the mark of their run and work in a clone."""
-        return {process for pool in POOLS for process in working_in(self.clone(pool), b"POSTTRAIN_STAGE_RUN=")}
+        return {process for pool in POOLS for process in processes(self.clone(pool), STAGE_MARK)}
 
     def flow_process(self, run: str) -> int:
         """The process of a flow run."""
-        return working_in(None, f"PREFECT__FLOW_RUN_ID={run}".encode(), b"prefect").pop()
+        return min(processes(None, f"PREFECT__FLOW_RUN_ID={run}", "prefect"))
 
     def locks(self, pool: str) -> list[int]:
         """The living processes for which DVC holds something in a clone."""
         path = self.clone(pool) / ".dvc/tmp/rwlock"
         pids = re.findall(r'"pid": (\d+)', path.read_text()) if path.exists() else []
         return [int(pid) for pid in pids if Path(f"/proc/{pid}").exists()]
-
-
-def working_in(folder: Path | None, mark: bytes, command: bytes = b"") -> list[int]:
-    """Processes with a mark in their environment, of those that work in the folder and run the command."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended, or belongs to somebody else
-            if folder is not None and (process / "cwd").readlink() != folder:
-                continue
-            if mark in (process / "environ").read_bytes() and command in (process / "cmdline").read_bytes():
-                found.append(int(process.name))
-    return found
-
-
-def wait(condition: Callable[[], object], timeout_s: float, every_s: float = 0.05) -> float:
-    """The seconds until the condition held."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < timeout_s, "did not happen in time"
-        time.sleep(every_s)
-    return time.monotonic() - began
 
 
 @contextmanager

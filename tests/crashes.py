@@ -16,7 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.agents import REPOSITORY, TERMINAL, Site, site, trivial_project, wait, working_in
+from tests.agents import REPOSITORY, STAGE_MARK, TERMINAL, Site, site, trivial_project
+from tests.processes import processes, wait
 
 PATIENCE_S = 240
 
@@ -93,12 +94,12 @@ def kill_server(site: Site, run: str) -> None:
 
 
 def kill_dvc(site: Site, run: str) -> None:
-    for pid in working_in(site.clone("gpu"), b"POSTTRAIN_STAGE_RUN=", b"repro"):
+    for pid in processes(site.clone("gpu"), STAGE_MARK, "repro"):
         os.kill(pid, signal.SIGKILL)
 
 
 def kill_training(site: Site, run: str) -> None:
-    for pid in working_in(site.clone("gpu"), b"POSTTRAIN_STAGE_RUN=", b"stage.py"):
+    for pid in processes(site.clone("gpu"), STAGE_MARK, "stage.py"):
         with suppress(ProcessLookupError):  # the shell in front of it goes with it
             os.kill(pid, signal.SIGKILL)
 
@@ -127,7 +128,7 @@ def crash(site: Site, name: str, seed: int) -> Row:
         (gpu / "stubborn").touch()
     run = site.submit(stages=["prepare", "sft", "report"], set={"seed": seed})
     try:
-        wait(lambda: working_in(gpu, b"POSTTRAIN_STAGE_RUN=", b"time.sleep(0.05)"), PATIENCE_S)
+        wait(lambda: processes(gpu, STAGE_MARK, "time.sleep(0.05)"), PATIENCE_S)
     except AssertionError:
         raise AssertionError(f"sft did not start: {site.flow_run(run)['state']}, {site.states(run)}") from None
     time.sleep(1.0)  # the worker has to have come to its loop

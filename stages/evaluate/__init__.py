@@ -13,10 +13,8 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import time
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,7 @@ from stages.manifest import (
     write_jsonl,
 )
 from stages.params import Params
-from stages.process_tree import clean_environment
+from stages.process_tree import clean_environment, process_tree
 from stages.provenance import log_run, record, require_child
 from stages.rewards import Verifier, judge
 
@@ -123,7 +121,7 @@ def lighteval_python() -> Path:
 
 
 def run_lighteval(spec: dict[str, Any], folder: Path, timeout_s: int) -> dict[str, Any]:
-    """The runner's answer. Its process group never outlives this call.
+    """The runner's answer. Nothing that it started outlives this call, or this process.
 
     Raises: PosttrainError with the end of its output if it fails or takes longer than `timeout_s`.
     """
@@ -136,24 +134,13 @@ def run_lighteval(spec: dict[str, Any], folder: Path, timeout_s: int) -> dict[st
         HF_HUB_OFFLINE="1",
         HF_HOME=str((folder / "huggingface").resolve()),
     )
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [str(python), str(RUNNER), str(spec_path), str(out_path)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    command = [str(python), str(RUNNER), str(spec_path), str(out_path)]
+    with process_tree(command, environment, log_path) as process:
         try:
             code = process.wait(timeout_s)
             what = f"exited with {code}"
         except subprocess.TimeoutExpired:
             code, what = -1, f"took longer than launch.evaluate_timeout_s={timeout_s}"
-        finally:
-            with suppress(ProcessLookupError):  # also when it ended by itself: its children may not have
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
     if code != 0:
         kept = paths.RUN_LOG / "lighteval.log"
         kept.parent.mkdir(parents=True, exist_ok=True)

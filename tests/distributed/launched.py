@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from tests.processes import processes
+
 ROOT = Path(__file__).parents[2]
 MARK = "POSTTRAIN_TEST_RUN"
 
@@ -48,12 +50,7 @@ class Launched:
 
     def living(self) -> dict[int, str]:
         """Command line of each process that carries the mark, by its number."""
-        found = {}
-        for path in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if f"{MARK}={self.cookie}".encode() in (path / "environ").read_bytes():
-                    found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        return found
+        return processes(mark=f"{MARK}={self.cookie}")
 
     def rank(self, number: int) -> int:
         """The process that is a rank; its own children inherit its environment too, but not its command line."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.processes import processes
+
 REPOSITORY = Path(__file__).parents[2]
 Make = Callable[[dict[str, Any]], Path]
 
@@ -181,14 +183,7 @@ def running() -> Callable[[Path], list[str]]:
     for this process."""
 
     def find(root: Path) -> list[str]:
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if (process / "cwd").readlink() == root and int(process.name) != os.getpid():
-                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-            except OSError:  # it has ended, or belongs to somebody else
-                continue
-        return found
+        return [line for pid, line in processes(root).items() if pid != os.getpid()]
 
     return find
 

@@ -9,7 +9,8 @@ import pytest
 from flows.agents import HEARTBEAT_S
 from flows.graph import graph
 from stages.params import read_yaml
-from tests.agents import REPOSITORY, Site, site, trivial_project, wait, working_in
+from tests.agents import REPOSITORY, STAGE_MARK, Site, site, trivial_project
+from tests.processes import processes, wait
 
 WORDS = ["prepare", "sft", "grpo", "evaluate", "report"]
 
@@ -75,7 +76,7 @@ def test_a_cancelled_chain_leaves_nothing_and_the_same_command_goes_on(made: Sit
     for name in ("slow", "stubborn"):
         (gpu / name).touch()
     run = made.submit(stages=["prepare", "sft"])
-    wait(lambda: working_in(gpu, b"POSTTRAIN_STAGE_RUN=", b"time.sleep(0.05)"), 240)
+    wait(lambda: processes(gpu, STAGE_MARK, "time.sleep(0.05)"), 240)
     made.cancel(run)
     wait(lambda: not made.stage_processes(), 30)
     assert made.over(run)["state"]["name"] == "Cancelled"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents import REPOSITORY, Site, shortened_project, site, trivial_project, wait
+from tests.agents import REPOSITORY, Site, shortened_project, site, trivial_project
+from tests.processes import wait
 
 WORDS = ["prepare", "sft", "grpo", "evaluate", "report"]
 

@@ -23,9 +23,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def runner(folder: Path, **more: str) -> Run:
-    """Run a command in a clone, with more environment: output captured, exit code left to the test."""
-    environment = {
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """What a command in a clone runs with."""
+    return {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(folder),  # the clone's own code, not that of the editable install
@@ -35,8 +35,14 @@ def runner(folder: Path, **more: str) -> Run:
         **more,
     }
 
+
+def runner(folder: Path, **more: str) -> Run:
+    """Run a command in a clone, with more environment: output captured, exit code left to the test."""
+
     def run(*command: str, timeout: int = 400) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(
+            command, cwd=folder, env=environment(folder, **more), capture_output=True, text=True, timeout=timeout
+        )
 
     return run
 

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
-import time
+import uuid
 from pathlib import Path
 from typing import Any
 
-from tests.pipeline.conftest import Run
+import pytest
+
+from tests.pipeline.conftest import Run, environment
+from tests.processes import processes, wait
 
 Done = "subprocess.CompletedProcess[str]"
 STAGES = ["prepare", "sft", "grpo", "evaluate", "report"]
@@ -165,26 +167,19 @@ def test_a_half_written_model_is_refused_and_nothing_touched(repro: Done, run: R
     assert hashes(clone / "models/grpo") == before
 
 
-def test_terminated_evaluation_leaves_no_process_and_no_scratch(repro: Done, run: Run, clone: Path) -> None:
-    before = hashes(clone / "results")
-    done: list[Any] = []
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_ended_evaluation_leaves_no_process(repro: Done, run: Run, clone: Path, number: signal.Signals) -> None:
+    before, mark = hashes(clone / "results"), uuid.uuid4().hex
+    marked = environment(clone, POSTTRAIN_TEST_RUN=mark)
 
-    def children() -> list[int]:
-        table = subprocess.run(["ps", "-ewwo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-        return [int(line.split()[0]) for line in table.splitlines() if "lighteval_runner.py" in line]
+    def lighteval() -> dict[int, str]:
+        return processes(mark=f"POSTTRAIN_TEST_RUN={mark}", command="lighteval_runner.py")
 
-    others = set(children())
-    environment = {**os.environ, "PYTHONPATH": str(clone)}
-    environment.setdefault("LIGHTEVAL_PYTHON", str(Path(__file__).parents[2] / ".venv-lighteval/bin/python"))
-    process = subprocess.Popen(["posttrain", "evaluate"], cwd=clone, env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not done and time.monotonic() < deadline:
-        done = [pid for pid in children() if pid not in others]
-        time.sleep(0.2)
-    assert done, "lighteval never started"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
-    time.sleep(1)
-    assert not set(children()) - others
-    assert not list((clone / ".posttrain/scratch").iterdir())
+    process = subprocess.Popen(["posttrain", "evaluate"], cwd=clone, env=marked, stdout=subprocess.DEVNULL)
+    wait(lambda: len(lighteval()) == 2, 120)  # with its keeper
+    process.send_signal(number)
+    assert process.wait(30) == (128 + number if number == signal.SIGTERM else -number)
+    wait(lambda: not lighteval(), 10)
+    if number == signal.SIGTERM:
+        assert not list((clone / ".posttrain/scratch").iterdir())
     assert hashes(clone / "results") == before

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from ruamel.yaml import YAML
 from stages.checkpoint import steps
 from tests.forks import Run, generate_for, hashes, workspace
 from tests.pipeline.conftest import Run as Command
+from tests.pipeline.conftest import environment
+from tests.processes import processes
 
 RESULTS = {
     "sft": {"models/sft/model.safetensors", "results/sft/curve.tsv", "results/sft/metrics.json"},
@@ -266,16 +269,14 @@ def test_dynamic_sampling_goes_on_with_the_problem_that_was_next(
 
 def test_repro_goes_on_after_a_kill(repro: Any, run: Command, clone: Path) -> None:
     lock = (clone / "dvc.lock").read_text()
-    environment = {**os.environ, "PYTHONPATH": str(clone)}
-    dvc = subprocess.Popen(
-        ["dvc", "repro", "--single-item", "--force", "sft"], cwd=clone, env=environment, stdout=subprocess.DEVNULL
-    )
+    command = ["dvc", "repro", "--single-item", "--force", "sft"]
+    dvc = subprocess.Popen(command, cwd=clone, env=environment(clone), stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not checkpoints(clone, "sft") and time.monotonic() < deadline:
         time.sleep(0.001)
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        if b"posttrain\0sft" in path.read_bytes() and (path.parent / "cwd").readlink() == clone:
-            os.kill(int(path.parent.name), signal.SIGKILL)
+    for pid in processes(clone, command="posttrain sft"):
+        with suppress(ProcessLookupError):  # the shell in front of it goes with it
+            os.kill(pid, signal.SIGKILL)
     assert dvc.wait(60) != 0
     assert not (clone / "models/sft").exists()  # DVC removed it
     again = run("dvc", "repro", "--single-item", "--force", "sft")  # else it comes from the cache of runs
