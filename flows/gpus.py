@@ -66,8 +66,8 @@ def gpus_taken(stage: str, root: Path) -> int:
             wanted=f"at most the {len(visible)} GPUs that the agent on {platform.node()} sees",
             do="set POSTTRAIN_LAUNCH_PROCESSES where its worker starts, or launch.processes in params.yaml",
         )
-    starts_a_server = stage == "grpo" and params.grpo.use_vllm and vllm.mode == "server" and not vllm.server_base_url
-    return processes + (len(vllm.gpus) if starts_a_server else 0)
+    serves = stage == "grpo" and params.grpo.use_vllm and vllm.starts_server
+    return processes + (len(vllm.gpus) if serves else 0)
 
 
 def gpus_visible() -> list[str]:

@@ -563,6 +563,11 @@ class VLLM(Section):
     python: str | None
     """Interpreter of the environment that the server runs in, such as .venv-vllm/bin/python; null for this one."""
 
+    @property
+    def starts_server(self) -> bool:
+        """Whether a grpo that generates with vLLM starts a server for it."""
+        return self.mode == "server" and self.server_base_url is None
+
     @model_validator(mode="after")
     def the_gpus_share_one_copy(self) -> "VLLM":
         if len(set(self.gpus)) != len(self.gpus) or any(gpu < 0 for gpu in self.gpus):

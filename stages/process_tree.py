@@ -35,6 +35,12 @@ LEAKS = (
 """What a launcher or another environment would leak into a program that has its own."""
 
 
+def end_of(log: Path, lines: int = 15) -> str:
+    """The last lines of a log, indented for a message; nothing of one that is not there."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return "\n".join(f"  {line}" for line in text.splitlines()[-lines:])
+
+
 def clean_environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in LEAKS} | more
 

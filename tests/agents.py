@@ -199,6 +199,11 @@ class Site:
         query = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
         return "\n".join(line["message"] for line in self.ask("POST", "/logs/filter", query))
 
+    def slots(self) -> int:
+        """GPUs that are held."""
+        limits = self.ask("POST", "/v2/concurrency_limits/filter", {})
+        return sum(limit["active_slots"] for limit in limits if limit["name"].startswith("gpus of "))
+
     def cancel(self, run: str) -> None:
         state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
         self.ask("POST", f"/flow_runs/{run}/set_state", state)

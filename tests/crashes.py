@@ -1,7 +1,8 @@
 """Kills and cancels what runs a pipeline on agents, and looks at what is left; `make crashes`, 20 minutes.
 
-A chain of three stages runs until its second, sft, trains with a worker in a session of its own. Then something happens
-to one of the processes. What is left, and what the same command comes to afterwards, is a row of the table.
+A chain of three stages runs until its second, sft, trains with a worker in a session of its own and holds the one GPU
+that the machine seems to have. Then something happens to one of the processes. What is left, and what the same command
+comes to afterwards, is a row of the table.
 
     python -m tests.crashes [NAME ...]
 """
@@ -35,6 +36,8 @@ class Row:
     sft_s: float
     chain: str
     chain_s: float
+    slot_s: float
+    """Until the GPU was nobody's again."""
     clean: bool
     """DVC holds no lock."""
     again: str
@@ -43,11 +46,13 @@ class Row:
     def __str__(self) -> str:
         gone = "goes on" if self.gone_s is None else f"{self.gone_s:.1f}"
         sft, chain = f"{self.sft} {self.sft_s:.0f}", f"{self.chain} {self.chain_s:.0f}"
-        return f"| {self.event} | {gone} | {sft} | {chain} | {'free' if self.clean else 'held'} | {self.again} |"
+        lock = "free" if self.clean else "held"
+        return f"| {self.event} | {gone} | {sft} | {chain} | {self.slot_s:.0f} | {lock} | {self.again} |"
 
 
-HEADER = """| event | stage ended, s | flow run of sft, s | of the chain, s | DVC's locks | the same command again |
-|---|---|---|---|---|---|"""
+HEADER = """\
+| event | stage ended, s | flow run of sft, s | the chain's | GPU free, s | DVC's locks | the same command again |
+|---|---|---|---|---|---|---|"""
 
 
 def cancel_chain(site: Site, run: str) -> None:
@@ -141,7 +146,7 @@ def crash(site: Site, name: str, seed: int) -> Row:
         gone = time.monotonic() - began
     (gpu / "slow").unlink()
     ends: dict[str, float] = {}
-    wait(lambda: all_over(site, {"sft": sft, "chain": run}, ends, began), PATIENCE_S, 0.5)
+    wait(lambda: all_over(site, {"sft": sft, "chain": run}, ends, began), PATIENCE_S, 0.2)
     clean = not site.locks("gpu")
     (gpu / "stubborn").unlink(missing_ok=True)
     if "gpu" not in site.processes:
@@ -150,22 +155,34 @@ def crash(site: Site, name: str, seed: int) -> Row:
     states = {which: site.flow_run(number)["state"]["name"] for which, number in (("sft", sft), ("chain", run))}
     return Row(
         *(name, gone, states["sft"], ends["sft"], states["chain"], ends["chain"]),
-        *(clean, f"{again['name']}: {again['message']}"),
+        *(ends["slot"], clean, f"{again['name']}: {again['message']}"),
     )
 
 
 def all_over(site: Site, runs: dict[str, str], ends: dict[str, float], began: float) -> bool:
-    """Note when each run is first seen to have ended."""
+    """Note when each run is first seen to have ended, and when the GPU's slot was free."""
     for which, run in runs.items():
         if which not in ends and site.flow_run(run)["state"]["type"] in TERMINAL:
             ends[which] = time.monotonic() - began
-    return len(ends) == len(runs)
+    if "slot" not in ends and not site.slots():
+        ends["slot"] = time.monotonic() - began
+    return len(ends) == len(runs) + 1
+
+
+def driver(folder: Path) -> Path:
+    """A folder with what lists the GPUs of a machine: one."""
+    folder.mkdir()
+    (folder / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: stand-in (UUID: GPU-0)'\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    return folder
 
 
 def main(names: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        with site(root, trivial_project(root / "home"), {"url": str(root / "remote")}, REPOSITORY) as made:
+        path = os.pathsep.join([str(driver(root / "driver")), str(Path(sys.executable).parent), os.environ["PATH"]])
+        home, remote = trivial_project(root / "home"), {"url": str(root / "remote")}
+        with site(root, home, remote, REPOSITORY, PATH=path, CUDA_VISIBLE_DEVICES="0") as made:
             made.run(REPOSITORY, "prefect", "automation", "create", "--from-file", "automations.yaml")
             print(HEADER, flush=True)
             rows = []

@@ -34,7 +34,7 @@ from stages.manifest import (
     write_jsonl,
 )
 from stages.params import Params
-from stages.process_tree import clean_environment, process_tree
+from stages.process_tree import clean_environment, end_of, process_tree
 from stages.provenance import log_run, record, require_child
 from stages.rewards import Verifier, judge
 
@@ -145,8 +145,7 @@ def run_lighteval(spec: dict[str, Any], folder: Path, timeout_s: int) -> dict[st
         kept = paths.RUN_LOG / "lighteval.log"
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(log_path, kept)
-        tail = "\n".join(log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-        raise PosttrainError(f"lighteval {what}; its log is {kept}; it ends:\n{tail}")
+        raise PosttrainError(f"lighteval {what}; its log is {kept}; it ends:\n{end_of(log_path)}")
     outcome: dict[str, Any] = json.loads(out_path.read_text(encoding="utf-8"))
     return outcome
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from stages.errors import EXIT_BUG, EXIT_RETRY, PosttrainError
 from stages.launch import SOCKET, Layout, command, environment, write_config
 from stages.paths import LAUNCH_LOGS
+from stages.process_tree import end_of
 from stages.signals import NotedSignals
 
 CRASHES = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
@@ -31,7 +32,6 @@ CRASHES = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
 GRACE_S = 5.0
 """That the other workers have to end by themselves when one has failed; they may hang in a collective without it."""
 POLL_S = 0.2
-TAIL_LINES = 15
 
 
 @dataclass
@@ -193,16 +193,16 @@ class Supervision:
             raise WorkerError(*self.cause(worker))
         if len(self.ended) != layout.local_processes:
             told = f"{len(self.ended)} of {layout.local_processes} workers came up; the launcher's last lines:"
-            raise WorkerError(f"{told}\n{tail(self.log)}", EXIT_BUG)
+            raise WorkerError(f"{told}\n{end_of(self.log)}", EXIT_BUG)
 
     def cause(self, worker: Worker) -> tuple[str, int]:
         """What to tell a person about a worker that could not do so, and the exit code."""
         path = log_path(self.stage, f"rank-{worker.rank}") if worker.rank else self.log
         if worker.code is not None:
-            return f"worker {worker.rank} ended with exit code {worker.code}; {path} ends:\n{tail(path)}", worker.code
-        name = signal_of(worker, tail(self.log, 200))
+            return f"worker {worker.rank} ended with exit code {worker.code}; {path} ends:\n{end_of(path)}", worker.code
+        name = signal_of(worker, end_of(self.log, 200))
         if name in CRASHES:
-            return f"worker {worker.rank} crashed ({name}); {path} ends:\n{tail(path)}", EXIT_BUG
+            return f"worker {worker.rank} crashed ({name}); {path} ends:\n{end_of(path)}", EXIT_BUG
         return (
             f"worker {worker.rank} (process {worker.pid}) was ended by {name or 'a signal'}; the system does that when"
             f" memory runs out | to go on from the last checkpoint: posttrain {self.stage}, or dvc repro"
@@ -213,11 +213,6 @@ def signal_of(worker: Worker, log: str) -> str:
     """What ended a worker that said nothing, as torchrun reports it; empty if it does not."""
     found = re.search(rf"\((SIG\w+)\) received by PID {worker.pid}\b", log)
     return found[1] if found else ""
-
-
-def tail(path: Path, lines: int = TAIL_LINES) -> str:
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    return "\n".join(f"  {line}" for line in text.splitlines()[-lines:])
 
 
 def send(pid: int, number: int) -> None:

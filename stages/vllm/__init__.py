@@ -65,7 +65,7 @@ def require_rollouts(params: Params) -> None:
     require_gpu("grpo.use_vllm", params.launch.device)
     if vllm.mode == "colocate":
         require_whole_groups(vllm.tensor_parallel_size, layout(params.launch).processes)
-    if vllm.mode == "server" and vllm.server_base_url is None:
+    if vllm.starts_server:
         require_gpus_apart(vllm, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 

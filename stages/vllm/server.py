@@ -23,7 +23,7 @@ from pathlib import Path
 from stages.errors import InputError, PosttrainError
 from stages.params import VLLM, Params
 from stages.paths import SFT_MODEL, TRACKER_LOGS
-from stages.process_tree import clean_environment, process_tree
+from stages.process_tree import clean_environment, end_of, process_tree
 from stages.vllm import interpreter, require_free_port
 
 WEIGHT_SYNC = (
@@ -38,7 +38,6 @@ SERVER = "POSTTRAIN_VLLM_SERVER"
 POLL_S = 0.1
 STUCK_S = 600.0
 """A step and its checkpoint take less."""
-TAIL = 15
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Requests past any proxy: the servers are on this machine or in its network."""
@@ -213,8 +212,5 @@ def require_version(url: str) -> None:
 
 
 def told(log: Path | None) -> str:
-    """The end of a log, for a message."""
-    if log is None:
-        return ""
-    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:])
-    return f"; its log is {log}; it ends:\n{tail}"
+    """Where the log of a server that is ours is, and how it ends."""
+    return "" if log is None else f"; its log is {log}; it ends:\n{end_of(log)}"

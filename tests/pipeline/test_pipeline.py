@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +167,24 @@ def test_a_half_written_model_is_refused_and_nothing_touched(repro: Done, run: R
     assert done.returncode == 2
     assert "half-written" in done.stderr
     assert hashes(clone / "models/grpo") == before
+
+
+def test_repro_goes_on_after_a_kill(repro: Done, run: Run, clone: Path) -> None:
+    lock = (clone / "dvc.lock").read_text()
+    command = ["dvc", "repro", "--single-item", "--force", "sft"]
+    dvc = subprocess.Popen(command, cwd=clone, env=environment(clone), stdout=subprocess.DEVNULL)
+    saved = clone / ".posttrain/checkpoints/sft"
+    wait(lambda: list(saved.glob("*/step-*/manifest.json")), 120, every_s=0.001)
+    for pid in processes(clone, command="posttrain sft"):
+        with suppress(ProcessLookupError):  # the shell in front of it goes with it
+            os.kill(pid, signal.SIGKILL)
+    assert dvc.wait(60) != 0
+    assert not (clone / "models/sft").exists()  # DVC removed it
+    again = run("dvc", "repro", "--single-item", "--force", "sft")  # else it comes from the cache of runs
+    assert again.returncode == 0, again.stderr
+    assert "sft | goes on after step " in again.stdout
+    assert (clone / "dvc.lock").read_text() == lock
+    assert "up to date" in run("dvc", "status", "sft").stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -8,15 +8,11 @@ for grpo two passes over each batch of generations.
 import functools
 import json
 import multiprocessing
-import os
 import re
 import resource
 import shutil
 import signal
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +21,6 @@ from ruamel.yaml import YAML
 
 from stages.checkpoint import steps
 from tests.forks import Run, generate_for, hashes, workspace
-from tests.pipeline.conftest import Run as Command
-from tests.pipeline.conftest import environment
-from tests.processes import processes
 
 RESULTS = {
     "sft": {"models/sft/model.safetensors", "results/sft/curve.tsv", "results/sft/metrics.json"},
@@ -265,22 +258,3 @@ def test_dynamic_sampling_goes_on_with_the_problem_that_was_next(
     killed_at(forks, root, "grpo", 11, **options)
     assert "goes on after step" in finished(forks, root, "grpo", **options)
     assert_same_bytes(root, reference, "grpo")
-
-
-def test_repro_goes_on_after_a_kill(repro: Any, run: Command, clone: Path) -> None:
-    lock = (clone / "dvc.lock").read_text()
-    command = ["dvc", "repro", "--single-item", "--force", "sft"]
-    dvc = subprocess.Popen(command, cwd=clone, env=environment(clone), stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not checkpoints(clone, "sft") and time.monotonic() < deadline:
-        time.sleep(0.001)
-    for pid in processes(clone, command="posttrain sft"):
-        with suppress(ProcessLookupError):  # the shell in front of it goes with it
-            os.kill(pid, signal.SIGKILL)
-    assert dvc.wait(60) != 0
-    assert not (clone / "models/sft").exists()  # DVC removed it
-    again = run("dvc", "repro", "--single-item", "--force", "sft")  # else it comes from the cache of runs
-    assert again.returncode == 0, again.stderr
-    assert "sft | goes on after step " in again.stdout
-    assert (clone / "dvc.lock").read_text() == lock
-    assert "up to date" in run("dvc", "status", "sft").stdout
