@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from prefect.settings import get_current_settings
 from prefect.states import Pending
 
 from flows.pipeline import Setting, pipeline
-from flows.stage_run import CLEAN_UP_S, GRACE_S
+from flows.stage_run import CLEAN_UP_S, COOKIE, GRACE_S, start_watchdog
 from stages.paths import SWEEPS
 
 ENTRYPOINT = "flows.pipeline.pipeline"
@@ -48,12 +49,13 @@ def run_points(
 ) -> dict[str, str]:
     """The name of the state in which the run of each experiment ended."""
     waiting, states = list(points), dict[str, str]()
-    with get_client(sync_client=True) as client, ended_together() as running:
+    cookie = f"points of {os.getpid()}:{uuid.uuid4().hex}"
+    with get_client(sync_client=True) as client, ended_together(cookie) as running:
         while waiting or running:
             while waiting and len(running) < max(1, concurrency):
                 point = waiting.pop(0)
                 run_id = create_run(client, point, parameters)
-                running[run_id] = point, start_run(client, run_id, point, root)
+                running[run_id] = point, start_run(client, run_id, point, root, cookie)
                 log.info(f"{point} started | {root / SWEEPS / point.experiment}.log")
             for run_id in [run_id for run_id, (_, process) in running.items() if process.poll() is not None]:
                 point, _ = running.pop(run_id)
@@ -64,20 +66,22 @@ def run_points(
 
 
 @contextmanager
-def ended_together() -> Iterator[dict[UUID, tuple[Point, "subprocess.Popen[bytes]"]]]:
-    """The processes that run; whatever interrupts the sweep ends them, and each ends its stage first."""
+def ended_together(cookie: str) -> Iterator[dict[UUID, tuple[Point, "subprocess.Popen[bytes]"]]]:
+    """The processes that run; whatever interrupts or kills the sweep ends them, and each ends its stage first."""
     running: dict[UUID, tuple[Point, subprocess.Popen[bytes]]] = {}
-    try:
-        yield running
-    finally:
-        for _, process in running.values():
-            process.send_signal(signal.SIGTERM)
-        for _, process in running.values():
-            try:
-                process.wait(GRACE_S + 3 * CLEAN_UP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    with start_watchdog(cookie) as dog:
+        try:
+            yield running
+        finally:
+            for _, process in running.values():
+                process.send_signal(signal.SIGTERM)
+            for _, process in running.values():
+                try:
+                    process.wait(GRACE_S + 3 * CLEAN_UP_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            dog.kill()
 
 
 def create_run(client: SyncPrefectClient, point: Point, parameters: Mapping[str, Any]) -> UUID:
@@ -99,13 +103,20 @@ def create_run(client: SyncPrefectClient, point: Point, parameters: Mapping[str,
     return run.id
 
 
-def start_run(client: SyncPrefectClient, run_id: UUID, point: Point, root: Path) -> "subprocess.Popen[bytes]":
+def start_run(
+    client: SyncPrefectClient, run_id: UUID, point: Point, root: Path, cookie: str
+) -> "subprocess.Popen[bytes]":
     """Prefect's engine on the run, in a session of its own: Ctrl-C is for the sweep, which tells it once."""
     path = root / SWEEPS / f"{point.experiment}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     settings = get_current_settings().to_environment_variables(exclude_unset=True)
     code = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    ours = {"PREFECT_API_URL": str(client.api_url), "PREFECT__FLOW_ENTRYPOINT": ENTRYPOINT, "PYTHONPATH": code}
+    ours = {
+        "PREFECT_API_URL": str(client.api_url),
+        "PREFECT__FLOW_ENTRYPOINT": ENTRYPOINT,
+        "PYTHONPATH": code,
+        COOKIE: cookie,
+    }
     with path.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "prefect.engine", str(run_id)],

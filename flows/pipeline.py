@@ -14,8 +14,11 @@ import argparse
 import hashlib
 import json
 import logging
+import os
 import signal
+import subprocess
 import sys
+import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -32,7 +35,7 @@ from ruamel.yaml.error import YAMLError
 from flows.artifacts import show, with_progress
 from flows.graph import graph, stage_names
 from flows.lock import held
-from flows.stage_run import Outcome, StageFailed, StageRun, run_stage
+from flows.stage_run import COOKIE, Outcome, StageFailed, StageRun, marked, run_stage, start_watchdog
 from flows.worktree import Workspace, workspace
 from stages.errors import EXIT_RETRY, InputError, PosttrainError
 from stages.params import read_yaml
@@ -43,6 +46,8 @@ Setting = bool | int | float | str | list[Any] | dict[str, Any] | None
 
 STATE_NAMES: dict[Outcome, str] = {"ran": "Completed", "unchanged": "Skipped", "restored": "Cached"}
 RETRY_DELAYS_S = [1.0, 30.0, 120.0]
+WATCHDOGS: list["subprocess.Popen[bytes]"] = []
+"""Held until this process ends, which is what they wait for."""
 
 
 @flow(name="posttrain")
@@ -138,16 +143,22 @@ def report_of(runs: Sequence[StageRun], root: Path, space: Workspace) -> Path | 
 
 
 def start_server() -> None:
-    """Prefect's temporary server, if it needs one, deaf to Ctrl-C.
+    """Prefect's temporary server, if it needs one, deaf to Ctrl-C and gone when this process is.
 
     The terminal sends Ctrl-C to the server too, and a flow that finds it gone tries for a minute to report to it.
+    Prefect stops the server when Python ends, which SIGTERM and SIGKILL do not let it.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the server, which never unblocks it
+    cookie = f"server of {os.getpid()}:{uuid.uuid4().hex}"
+    os.environ[COOKIE] = cookie  # inherited by the server, as is the mask, which it never unblocks
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with get_client(sync_client=True):
             pass
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        del os.environ[COOKIE]
+    if marked(cookie):
+        WATCHDOGS.append(start_watchdog(cookie))
 
 
 def arguments_of(argv: Sequence[str]) -> argparse.Namespace:

@@ -127,17 +127,23 @@ def dvc_repro(stage: str, root: Path, options: Sequence[str]) -> Iterator[subpro
 
 @contextmanager
 def watchdog(process: subprocess.Popen[bytes], cookie: str) -> Iterator[None]:
-    """A process that ends those of the run if this one is killed: it reads a pipe that only this process holds."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "flows.watchdog", cookie, str(process.pid)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    ) as dog:
+    """What ends the run's processes if this one is killed."""
+    with start_watchdog(cookie, process.pid) as dog:
         try:
             yield
         finally:
             dog.kill()  # what it would do, `stop` does
+
+
+def start_watchdog(cookie: str, dvc: int = 0) -> subprocess.Popen[bytes]:
+    """A process that ends those with the cookie once this one has ended: it reads a pipe that nobody else holds."""
+    unmarked = {name: value for name, value in os.environ.items() if name != COOKIE}  # a point of a sweep has one
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.watchdog", cookie, str(dvc)],
+        env={**unmarked, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
 
 
 def environment(root: Path, cookie: str) -> dict[str, str]:
@@ -263,7 +269,10 @@ def others(process: subprocess.Popen[bytes], cookie: str) -> set[int]:
 
 
 def living(dvc: int, cookie: str) -> set[int]:
-    return marked(cookie) if Path("/proc/self/environ").exists() else group(dvc)
+    """The processes of a run; without /proc those of dvc's group, and none if there is no dvc."""
+    if Path("/proc/self/environ").exists():
+        return marked(cookie)
+    return group(dvc) if dvc else set()
 
 
 def marked(cookie: str) -> set[int]:

@@ -18,8 +18,9 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL
 
 from flows.pipeline import chosen, main, pipeline
-from flows.stage_run import StageFailed
+from flows.stage_run import GRACE_S, StageFailed
 from stages.errors import InputError
+from tests.processes import wait
 
 REPOSITORY = Path(__file__).parents[2]
 METRICS = '{"verdict": "improved", "sft": {"pass@1": 0.25}, "grpo": {"pass@1": 0.5}}'
@@ -168,20 +169,25 @@ def test_a_terminated_flow_leaves_no_process(dvc_project, worker, running):
 
 
 @linux
-def test_ctrl_c_ends_a_flow_with_a_server_of_its_own(dvc_project, worker, running, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_flow_that_ends_takes_the_server_of_its_own_with_it(dvc_project, worker, running, tmp_path, number):
     root = dvc_project({"train": {"cmd": f"{sys.executable} stage.py", "outs": ["out.txt"]}})
     (root / "stage.py").write_text(worker)
     began = []
 
-    def ctrl_c(pid: int) -> None:
+    def end(pid: int) -> None:
         began.append(time.monotonic())
-        os.killpg(pid, signal.SIGINT)  # as a terminal does: to the flow and to its server
+        if number == signal.SIGINT:
+            os.killpg(pid, number)  # as a terminal does: to the flow and to its server
+        else:
+            os.kill(pid, number)
 
-    code, heard = interrupted(root, prefect_home(tmp_path / "prefect"), ctrl_c)
+    code, heard = interrupted(root, prefect_home(tmp_path / "prefect"), end)
     assert time.monotonic() - began[0] < 30  # without its server, the flow would go on for more than a minute
-    assert code == 130
-    assert heard.splitlines()[-1].startswith("pipeline | interrupted")
-    assert running(root) == []
+    assert code == (130 if number == signal.SIGINT else -number)
+    if number == signal.SIGINT:
+        assert heard.splitlines()[-1].startswith("pipeline | interrupted")
+    wait(lambda: not running(root), GRACE_S + 10)
 
 
 def test_imports_nothing_heavy(modules_after):

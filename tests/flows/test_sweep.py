@@ -14,8 +14,10 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from flows.chart import intervals
+from flows.stage_run import GRACE_S
 from flows.sweep import PointsFailed, main, parameters_of, points_of, sweep
 from stages.errors import InputError
+from tests.processes import wait
 
 pytestmark = pytest.mark.usefixtures("server")
 linux = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes through /proc")
@@ -59,7 +61,8 @@ def test_a_sweep_runs_its_points_and_survives_one_that_fails(training, ran, expe
 
 
 @linux
-def test_ctrl_c_ends_the_points_that_run(training, running):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_points_of_a_sweep_end_with_it(training, running, number):
     (training / "stage.py").write_text("import time; print('up', flush=True); time.sleep(600)")
     subprocess.run(["git", "commit", "--quiet", "-am", "slow"], cwd=training, check=True)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PREFECT_API_URL": PREFECT_API_URL.value()}
@@ -69,12 +72,14 @@ def test_ctrl_c_ends_the_points_that_run(training, running):
     ) as process:
         [tree] = until(process, lambda: [*training.glob(".posttrain/worktrees/*")])
         until(process, lambda: any("stage.py" in line for line in running(tree)))
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         assert process.stderr is not None
         heard = process.stderr.read()
-        assert process.wait(60) == 130
-    assert heard.splitlines()[-1].startswith("sweep | interrupted")
-    assert running(tree) == []
+        assert process.wait(60) == (130 if number == signal.SIGINT else -number)
+    if number == signal.SIGINT:
+        assert heard.splitlines()[-1].startswith("sweep | interrupted")
+        assert running(tree) == running(training) == []
+    wait(lambda: not running(tree) and not running(training), 3 * GRACE_S)
 
 
 def until(process, condition):
