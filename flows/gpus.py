@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prefect import get_run_logger
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
 
 from stages.errors import InputError
 from stages.launch import count
@@ -27,6 +27,7 @@ from stages.params import load_params
 from stages.paths import PARAMS
 
 LEASE_S = 60.0  # the slots of a flow that was killed are free again after it
+KEEPS_LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem"
 
 
 @contextmanager
@@ -36,12 +37,25 @@ def gpus(stage: str, root: Path) -> Iterator[None]:
         yield
         return
     name = f"gpus of {platform.node()}"
-    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
-        limit = max(taken, len(gpus_here()))
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=limit))
-    get_run_logger().info("takes %d of %s", taken, name)
+    logger = get_run_logger()
+    with get_client(sync_client=True) as client:
+        with suppress(ObjectAlreadyExists):
+            limit = max(taken, len(gpus_here()))
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=limit))
+        if forgets_leases(client):
+            logger.warning("a server that starts again would leave %s taken; start it with %s", name, KEEPS_LEASES)
+    logger.info("takes %d of %s", taken, name)
     with concurrency(name, occupy=taken, lease_duration=LEASE_S, strict=True, raise_on_lease_renewal_failure=False):
         yield
+
+
+def forgets_leases(client: SyncPrefectClient) -> bool:
+    """Whether the server keeps in memory who holds what; as far as it says so, which Prefect Cloud does not."""
+    try:
+        settings = client.request("GET", "/admin/settings").json()
+    except PrefectHTTPStatusError:
+        return False
+    return str(settings["server"]["concurrency"]["lease_storage"]).endswith(".memory")
 
 
 def gpus_taken(stage: str, root: Path) -> int:

@@ -100,6 +100,7 @@ class Site:
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_API_URL": self.api,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "DO_NOT_TRACK": "1",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
@@ -249,6 +250,15 @@ def site(
         for name in ("cpu", "gpu", "server"):
             if name in made.processes:
                 made.stop(name, signal.SIGINT)
+
+
+def path_with_gpus(folder: Path, gpus: int) -> str:
+    """PATH with a driver in front, put into the folder, that lists so many GPUs."""
+    driver = folder / "driver/nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text("#!/bin/sh\n" + "".join(f"echo 'GPU {number}: stand-in'\n" for number in range(gpus)))
+    driver.chmod(0o755)
+    return os.pathsep.join([str(driver.parent), Site(folder).environment(folder)["PATH"]])
 
 
 def shortened_project(root: Path) -> Path:

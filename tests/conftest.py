@@ -14,6 +14,7 @@ from stages.params import Params, check_params, read_yaml
 from stages.rewards import Verifier
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # more are slower: tensors are small, and tests run side by side
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.agents import REPOSITORY, STAGE_MARK, TERMINAL, Site, site, trivial_project
+from tests.agents import REPOSITORY, STAGE_MARK, TERMINAL, Site, path_with_gpus, site, trivial_project
 from tests.processes import processes, wait
 
 PATIENCE_S = 240
@@ -169,20 +169,11 @@ def all_over(site: Site, runs: dict[str, str], ends: dict[str, float], began: fl
     return len(ends) == len(runs) + 1
 
 
-def driver(folder: Path) -> Path:
-    """A folder with what lists the GPUs of a machine: one."""
-    folder.mkdir()
-    (folder / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: stand-in (UUID: GPU-0)'\n")
-    (folder / "nvidia-smi").chmod(0o755)
-    return folder
-
-
 def main(names: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        path = os.pathsep.join([str(driver(root / "driver")), str(Path(sys.executable).parent), os.environ["PATH"]])
         home, remote = trivial_project(root / "home"), {"url": str(root / "remote")}
-        with site(root, home, remote, REPOSITORY, PATH=path, CUDA_VISIBLE_DEVICES="0") as made:
+        with site(root, home, remote, REPOSITORY, PATH=path_with_gpus(root, 1)) as made:
             made.run(REPOSITORY, "prefect", "automation", "create", "--from-file", "automations.yaml")
             print(HEADER, flush=True)
             rows = []

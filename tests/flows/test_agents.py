@@ -1,6 +1,5 @@
 """A server, two agents and a shared remote: what runs where, what runs twice, and what a cancellation leaves behind."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from flows.agents import HEARTBEAT_S
 from flows.graph import graph
 from stages.params import read_yaml
-from tests.agents import REPOSITORY, STAGE_MARK, Site, site, trivial_project
+from tests.agents import REPOSITORY, STAGE_MARK, Site, path_with_gpus, site, trivial_project
 from tests.processes import processes, wait
 
 WORDS = ["prepare", "sft", "grpo", "evaluate", "report"]
@@ -21,15 +20,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="fin
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Agents on machines with two GPUs, as far as the driver's listing goes."""
     folder = tmp_path_factory.mktemp("site")
-    driver = folder / "bin/nvidia-smi"
-    driver.parent.mkdir()
-    driver.write_text("#!/bin/sh\necho 'GPU 0: A'\necho 'GPU 1: B'\n")
-    driver.chmod(0o755)
-    path = Site(folder).environment(folder)["PATH"]
-    variables = {"PATH": os.pathsep.join([str(driver.parent), path])}
-    with site(
-        folder, trivial_project(folder / "home"), {"url": str(folder / "remote")}, REPOSITORY, **variables
-    ) as made:
+    home, remote = trivial_project(folder / "home"), {"url": str(folder / "remote")}
+    with site(folder, home, remote, REPOSITORY, PATH=path_with_gpus(folder, 2)) as made:
         yield made
 
 
@@ -49,6 +41,7 @@ def test_a_stage_stopped_with_75_is_repeated_and_the_rest_follows(made: Site) ->
     assert ",4," in row, experiments
 
     assert "takes 2 of gpus of" in made.said(sft)
+    assert "would leave" not in made.said(sft)  # the site's server keeps its leases
     limits = made.ask("POST", "/v2/concurrency_limits/filter", {})
     (limit,) = [limit for limit in limits if limit["name"].startswith("gpus of ")]
     assert (limit["limit"], limit["active_slots"]) == (2, 0)

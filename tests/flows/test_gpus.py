@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.gpus import gpus_here, gpus_taken, gpus_visible
+from flows.gpus import forgets_leases, gpus_here, gpus_taken, gpus_visible
 from stages.errors import InputError
 from stages.recipe import merged
 
@@ -64,6 +66,13 @@ def test_those_of_a_vllm_server_count(machine: Path, monkeypatch: pytest.MonkeyP
     assert gpus_taken("grpo", machine) == 2
     change(machine, {"launch.vllm.server_base_url": None, "launch.vllm.mode": "colocate"})
     assert gpus_taken("grpo", machine) == 2
+
+
+def test_a_server_that_forgets_who_holds_what_is_known(server: None) -> None:
+    with get_client(sync_client=True) as client:  # of a server with Prefect's defaults
+        assert forgets_leases(client)
+        with pytest.raises(PrefectHTTPStatusError):  # what a server without that page comes to
+            client.request("GET", "/admin/nothing")
 
 
 def test_none_on_the_cpu(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
