@@ -109,6 +109,7 @@ def test_killed_and_run_again_it_ends_with_the_bytes_of_a_run_never_killed(
     run = Launched(root, "grpo", strategy, checkpoint_every_s=0)
     run.until_saved(3)
     os.kill(run.rank(1), signal.SIGKILL)
+    assert run.process.wait(10) == 75, run.output()
     assert run.seconds_to_nothing(10) < 10
     assert "goes on after step" in finish(root, "grpo", strategy)
     assert hashes(root, "grpo") == expected
