@@ -26,6 +26,7 @@ from typing import Literal
 
 from flows.lock import WORKSPACE_LOCK, held
 from stages.errors import InputError, PosttrainError
+from stages.process_tree import processes
 
 Outcome = Literal["ran", "unchanged", "restored"]
 
@@ -287,6 +288,4 @@ def marked(cookie: str) -> set[int]:
 
 def group(leader: int) -> set[int]:
     """The process group, for systems without /proc. A worker in a session of its own is not in it."""
-    table = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True).stdout
-    rows = [row.split() for row in table.splitlines()]
-    return {int(pid) for pid, group_id, state in rows if int(group_id) == leader and not state.startswith("Z")}
+    return {pid for pid, _, group_id, state in processes() if group_id == leader and state != "Z"}

@@ -1,6 +1,6 @@
 """The real command in two gloo processes: the strategies, a lost rank, what is left running, what is published.
 
-Two launches of one strategy run by default; `make test-distributed` runs all strategies and the whole kill matrix.
+Three launches of one strategy run by default; `make test-distributed` runs all strategies and the whole kill matrix.
 """
 
 import json
@@ -94,25 +94,11 @@ def test_two_processes_train_as_one_and_survive_the_loss_of_a_rank(strategy: str
     assert "SIGKILL" in lost.output()
     assert "goes on after step" in finish(root, "grpo", strategy)
     assert_plain(root / "models/grpo", like=one / "models/grpo", within=0.1)
+    resumed = hashes(root, "grpo")
 
-
-@SLOW
-@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
-def test_killed_and_run_again_it_ends_with_the_bytes_of_a_run_never_killed(
-    strategy: str, one: Path, tmp_path: Path
-) -> None:
-    root = copy_of(one, tmp_path, "grpo")
-    finish(root, "grpo", strategy)
-    expected = hashes(root, "grpo")
     shutil.rmtree(root / "models/grpo")
-
-    run = Launched(root, "grpo", strategy, checkpoint_every_s=0)
-    run.until_saved(3)
-    os.kill(run.rank(1), signal.SIGKILL)
-    assert run.process.wait(10) == 75, run.output()
-    assert run.seconds_to_nothing(10) < 10
-    assert "goes on after step" in finish(root, "grpo", strategy)
-    assert hashes(root, "grpo") == expected
+    assert "goes on" not in finish(root, "grpo", strategy)
+    assert hashes(root, "grpo") == resumed
 
 
 def assert_plain(folder: Path, like: Path, within: float) -> None:

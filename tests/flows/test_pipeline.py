@@ -187,6 +187,7 @@ def test_a_flow_that_ends_takes_the_server_of_its_own_with_it(dvc_project, worke
     assert code == (130 if number == signal.SIGINT else -number)
     if number == signal.SIGINT:
         assert heard.splitlines()[-1].startswith("pipeline | interrupted")
+        assert running(root) == []
     wait(lambda: not running(root), GRACE_S + 10)
 
 

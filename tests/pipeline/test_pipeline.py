@@ -199,7 +199,7 @@ def test_an_ended_evaluation_leaves_no_process(repro: Done, run: Run, clone: Pat
     wait(lambda: len(lighteval()) == 2, 120)  # with its keeper
     process.send_signal(number)
     assert process.wait(30) == (128 + number if number == signal.SIGTERM else -number)
-    wait(lambda: not lighteval(), 10)
+    wait(lambda: not lighteval(), 1 if number == signal.SIGTERM else 10)
     if number == signal.SIGTERM:
         assert not list((clone / ".posttrain/scratch").iterdir())
     assert hashes(clone / "results") == before
