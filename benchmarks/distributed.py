@@ -22,7 +22,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from stages.launch import Layout, accelerate_config, environment  # noqa: E402
+from posttrain.launch.accelerate import accelerate_config, environment  # noqa: E402
+from posttrain.launch.layout import Layout  # noqa: E402
 
 MIB = 2**20
 SHAPE = {"vocab_size": 2048, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6}
@@ -169,7 +170,7 @@ def workspace(root: Path) -> Path:
 def steps(root: Path, strategy: str, processes: int) -> list[dict[str, float]]:
     variables = {"POSTTRAIN_LAUNCH_STRATEGY": strategy, "POSTTRAIN_LAUNCH_PROCESSES": str(processes)}
     environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT), "POSTTRAIN_LAUNCH_THREADS": "1"}
-    command = [sys.executable, "-m", "stages.cli", "grpo"]
+    command = [sys.executable, "-m", "posttrain", "grpo"]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     head, _, *rows = (root / ".posttrain/runs/grpo-steps.tsv").read_text().splitlines()  # the first step warms up

@@ -17,13 +17,16 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from stages import grpo
-from stages.dynamic import SparePrompts
-from stages.manifest import read_jsonl
-from stages.params import Params, load_params
-from stages.paths import PARAMS, PREPARED, SFT_MODEL
-from stages.rewards import Scoring
-from stages.training import align_special_tokens, load_tokenizer, start
+from posttrain.grpo import curve as grpo_curve
+from posttrain.grpo import trainer as grpo_trainer
+from posttrain.grpo.dynamic import SparePrompts
+from posttrain.outputs.manifest import read_jsonl
+from posttrain.params.file import load_params
+from posttrain.params.schema import Params
+from posttrain.paths import PARAMS, PREPARED, SFT_MODEL
+from posttrain.rewards.scoring import Scoring
+from posttrain.training.config import start
+from posttrain.training.models import align_special_tokens, load_tokenizer
 
 WINDOW = 10
 
@@ -31,7 +34,7 @@ WINDOW = 10
 class Until(TrainerCallback):
     """Ends training where the moving mean reaches the target; after the curve among the callbacks."""
 
-    def __init__(self, curve: grpo.GRPOCurve, target: float) -> None:
+    def __init__(self, curve: grpo_curve.GRPOCurve, target: float) -> None:
         self.curve, self.target = curve, target
         self.reached: int | None = None
 
@@ -53,15 +56,15 @@ def measure(params: Params, target: float) -> str:
         tempfile.TemporaryDirectory() as folder,
     ):
         tokenizer = load_tokenizer(str(SFT_MODEL), params.model)
-        curve = grpo.GRPOCurve(scoring.params)
+        curve = grpo_curve.GRPOCurve(scoring.params)
         until = Until(curve, target)
         size = params.grpo.num_generations
         spare = SparePrompts(len(rows), params.seed, params.grpo.dynamic_sampling.max_rounds)
-        trainer = grpo.DynamicTrainer(
+        trainer = grpo_trainer.DynamicTrainer(
             model=str(SFT_MODEL),
-            reward_funcs=[grpo.reward_function(name, scoring, rows, size) for name in scoring.params],
-            args=grpo.trainer_config(params, Path(folder)),
-            train_dataset=grpo.to_dataset(rows, params),
+            reward_funcs=[grpo_trainer.reward_function(name, scoring, rows, size) for name in scoring.params],
+            args=grpo_trainer.trainer_config(params, Path(folder)),
+            train_dataset=grpo_trainer.to_dataset(rows, params),
             processing_class=tokenizer,
             callbacks=[curve, spare, until],
         )

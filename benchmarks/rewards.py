@@ -21,9 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from stages.answers import declared_answer, is_evaluated  # noqa: E402
-from stages.prompts import completion_text  # noqa: E402
-from stages.rewards.verifier import Verifier, read  # noqa: E402
+from posttrain.judge.answers import declared_answer, is_evaluated  # noqa: E402
+from posttrain.judge.verifier import Verifier, read  # noqa: E402
+from posttrain.prompts import completion_text  # noqa: E402
 from tests.hostile import hostile  # noqa: E402
 from tests.pairs import GSM8K_STYLE, MATH_STYLE, pairs  # noqa: E402
 

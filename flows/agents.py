@@ -34,14 +34,14 @@ from flows import receipt
 from flows.artifacts import summary
 from flows.experiment import commit_of, committed_text, experiment_name, record, same_commit
 from flows.gpus import gpus
-from flows.graph import stage_names
 from flows.lock import WORKSPACE_LOCK, held
 from flows.pipeline import STATE_NAMES, Setting, chosen, stage_task
 from flows.receipt import Receipt
 from flows.stage_run import StageRun
-from stages.errors import InputError, PosttrainError
-from stages.paths import PARAMS
-from stages.recipe import merged
+from posttrain.errors import InputError, PosttrainError
+from posttrain.graph import stage_names
+from posttrain.params.recipes import merged
+from posttrain.paths import PARAMS
 
 P = ParamSpec("P")
 

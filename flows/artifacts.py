@@ -29,7 +29,7 @@ from prefect.artifacts import (
 )
 
 from flows.stage_run import StageRun
-from stages.paths import EVALUATE_RESULTS, GRPO_RESULTS, SFT_RESULTS
+from posttrain.paths import EVALUATE_RESULTS, GRPO_RESULTS, SFT_RESULTS
 
 PROGRESS_EVERY_S = 5.0
 BARS = "▁▂▃▄▅▆▇█"

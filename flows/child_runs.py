@@ -27,7 +27,7 @@ from prefect.states import Pending
 
 from flows.pipeline import Setting, pipeline
 from flows.stage_run import CLEAN_UP_S, COOKIE, GRACE_S, start_watchdog
-from stages.paths import SWEEPS
+from posttrain.paths import SWEEPS
 
 ENTRYPOINT = "flows.pipeline.pipeline"
 POLL_S = 0.2

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stages.errors import PosttrainError
+from posttrain.errors import PosttrainError
 
 
 def git(folder: Path, *arguments: str, **environment: str) -> str:

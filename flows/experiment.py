@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 
 from flows.command import git
-from flows.graph import small_files
 from flows.receipt import LOCK
-from stages.errors import InputError
-from stages.paths import PARAMS
+from posttrain.errors import InputError
+from posttrain.graph import small_files
+from posttrain.paths import PARAMS
 
 
 def commit_of(root: Path) -> str:

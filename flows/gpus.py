@@ -21,10 +21,10 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
 
-from stages.errors import InputError
-from stages.launch import count
-from stages.params import load_params
-from stages.paths import PARAMS
+from posttrain.errors import InputError
+from posttrain.launch.layout import count
+from posttrain.params.file import load_params
+from posttrain.paths import PARAMS
 
 LEASE_S = 60.0  # the slots of a flow that was killed are free again after it
 KEEPS_LEASES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from stages import lock
-from stages.paths import LOCKS
+from posttrain.paths import LOCKS
+from posttrain.processes import lock
 
 WORKSPACE_LOCK = LOCKS / "workspace.lock"
 

@@ -33,14 +33,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows.artifacts import show, with_progress
-from flows.graph import graph, stage_names
 from flows.lock import held
 from flows.stage_run import COOKIE, Outcome, StageFailed, StageRun, marked, run_stage, start_watchdog
 from flows.worktree import Workspace, workspace
-from stages.errors import EXIT_RETRY, InputError, PosttrainError
-from stages.params import read_yaml
-from stages.paths import LOCKS, PARAMS, REPORT, REPORTS
-from stages.recipe import merged
+from posttrain.errors import EXIT_RETRY, InputError, PosttrainError
+from posttrain.graph import graph, stage_names
+from posttrain.params.file import read_yaml
+from posttrain.params.recipes import merged
+from posttrain.paths import LOCKS, PARAMS, REPORT, REPORTS
 
 Setting = bool | int | float | str | list[Any] | dict[str, Any] | None
 

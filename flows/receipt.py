@@ -19,10 +19,10 @@ from typing import Any, TypedDict
 from ruamel.yaml import YAML
 
 from flows import command
-from flows.graph import graph, made_inputs, small_files
 from flows.stage_run import TAIL_LINES
-from stages.errors import InputError
-from stages.paths import PARAMS
+from posttrain.errors import InputError
+from posttrain.graph import graph, made_inputs, small_files
+from posttrain.paths import PARAMS
 
 LOCK = Path("dvc.lock")
 MISSING = ("deleted", "not in cache")

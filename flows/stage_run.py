@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Literal
 
 from flows.lock import WORKSPACE_LOCK, held
-from stages.errors import InputError, PosttrainError
-from stages.process_tree import processes
+from posttrain.errors import InputError, PosttrainError
+from posttrain.processes.process_tree import processes
 
 Outcome = Literal["ran", "unchanged", "restored"]
 

@@ -24,12 +24,12 @@ from prefect.artifacts import create_image_artifact, create_table_artifact
 from flows.chart import data_uri, intervals
 from flows.child_runs import Point, run_points
 from flows.command import git
-from flows.graph import stage_names
 from flows.pipeline import Setting, chosen, setting, start_server
 from flows.worktree import committed, experiment_name
-from stages.errors import InputError, PosttrainError
-from stages.paths import EVALUATE_RESULTS
-from stages.recipe import merged
+from posttrain.errors import InputError, PosttrainError
+from posttrain.graph import stage_names
+from posttrain.params.recipes import merged
+from posttrain.paths import EVALUATE_RESULTS
 
 INTERVAL = ("pass@1_low", "pass@1", "pass@1_high")
 

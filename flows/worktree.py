@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.command import dvc, git
-from flows.graph import given_inputs, small_files
 from flows.lock import held
-from stages.errors import InputError
-from stages.paths import GRAPH, LIGHTEVAL_ENVIRONMENT, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORKTREES
-from stages.recipe import merged
+from posttrain.errors import InputError
+from posttrain.graph import given_inputs, small_files
+from posttrain.params.recipes import merged
+from posttrain.paths import GRAPH, LIGHTEVAL_ENVIRONMENT, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORKTREES
 
 # Git's and DVC's own references are shared by all worktrees: one at a time.
 REFERENCES_LOCK = LOCKS / "references.lock"

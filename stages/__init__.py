@@ -1,4 +1,4 @@
-"""The work of posttrain: five stages, each a word that also names its params section, DVC stage and outputs.
+"""The pipeline: five stages, each a word that also names its params section, DVC stage, command and outputs.
 
-Importing this package imports nothing else: the lighteval environment and the flows rely on that.
+prepare → sft → grpo → evaluate → report. Each file is the story of its stage; what they use is the library posttrain/.
 """

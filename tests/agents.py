@@ -265,7 +265,7 @@ def shortened_project(root: Path) -> Path:
     """The project with the recipe of seconds, in a repository of its own."""
     copy_project(root)
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    merge = [sys.executable, "-m", "stages.cli", "recipe", "seconds"]
+    merge = [sys.executable, "-m", "posttrain", "recipe", "seconds"]
     subprocess.run(merge, cwd=root, env=environment, check=True, capture_output=True)
     return committed(root)
 

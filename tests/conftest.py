@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from stages.params import Params, check_params, read_yaml
-from stages.rewards import Verifier
+from posttrain.params.file import check_params, read_yaml
+from posttrain.params.schema import Params
+from posttrain.rewards.scoring import Verifier
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # more are slower: tensors are small, and tests run side by side

@@ -16,7 +16,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.cli import main, quiet
+from posttrain.cli import main, quiet
 
 OUTS = ("models", "results")
 
@@ -121,9 +121,9 @@ def run_stage(
 
 def generate_for(steps: int) -> None:
     """TRL's steps_per_generation; params leave it at one optimizer step."""
-    import stages.grpo
+    from posttrain.grpo import trainer
 
-    stages.grpo.GRPOConfig = functools.partial(stages.grpo.GRPOConfig, steps_per_generation=steps)
+    trainer.GRPOConfig = functools.partial(trainer.GRPOConfig, steps_per_generation=steps)
 
 
 def join(rank: int, processes: int, port: int) -> None:

@@ -3,78 +3,140 @@
 import ast
 import re
 import runpy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stages import grpo, paths, sft
-from stages.cli import STAGES
-from stages.health import RULES, Monitor
-from stages.manifest import MANIFEST
-from stages.params import Params, check_params, load_params, read_yaml
-from stages.recipe import apply_recipe, list_recipes
+from posttrain import paths
+from posttrain.cli import STAGES
+from posttrain.grpo import trainer as grpo_trainer
+from posttrain.grpo.health import RULES, Monitor
+from posttrain.outputs.manifest import MANIFEST
+from posttrain.params.file import check_params, load_params, read_yaml
+from posttrain.params.recipes import apply_recipe, list_recipes
+from posttrain.params.schema import Params
+from posttrain.sft import trainer as sft_trainer
 from tests.unit.test_health import SICK, sick
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["prepare", "sft", "grpo", "evaluate", "report"]
 
-# Cannot change a result: they name things, move files, read the params that DVC tracks key by key, or have a killed run
-# end with the bytes of one never killed, which tests/pipeline/test_resume.py compares.
+# Cannot change a result: they name things, start and end processes, move files, read the params that DVC tracks key by
+# key, or have a killed run end with the bytes of one never killed, which tests/pipeline/test_resume.py compares.
 PLUMBING = {
-    *("__init__", "check", "checkpoint", "cli", "errors", "launch", "lock", "manifest", "params", "paths", "recipe"),
-    *("resume", "signals"),
+    *("posttrain/cli.py", "posttrain/run_stage.py", "posttrain/worker.py", "posttrain/errors.py", "posttrain/paths.py"),
+    *("posttrain/graph.py", "posttrain/commands", "posttrain/launch", "posttrain/params"),
+    *(f"posttrain/outputs/{name}.py" for name in ("manifest", "identity", "parents", "checkpoints", "run_log", "disk")),
+    *(f"posttrain/processes/{name}.py" for name in ("process_tree", "lock", "signals")),
 }
 
 DVC: dict[str, Any] = read_yaml(ROOT / "dvc.yaml")
 
 
-def files_of(module: str) -> list[Path]:
-    """The files of `stages.<module>`: a module or the modules of a package."""
-    package = ROOT / "stages" / module
-    return sorted(package.rglob("*.py")) if package.is_dir() else [package.with_suffix(".py")]
+def imports_of(file: Path) -> set[Path]:
+    """The files of the project that a file imports, wherever in the file."""
+    return imports_of_source(file.read_text())
 
 
-def imports_of(file: Path) -> set[str]:
-    """The modules of `stages` that a file imports, wherever in the file, as `a` or `a/b`."""
+def imports_of_source(source: str) -> set[Path]:
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "stages":
-            names = node.module.split(".")[1:]
-            found |= {"/".join(names)} if names else {alias.name for alias in node.names}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            path = ROOT / name.replace(".", "/")
+            found |= {path for path in (path.with_suffix(".py"), path / "__init__.py") if path.is_file()}
     return found
 
 
-def closure(module: str) -> set[str]:
-    """Everything in `stages` that a stage's module imports, directly or not, plumbing left out."""
-    seen: set[str] = set()
-    waiting = {module}
+def within(path: Path, places: Iterable[str]) -> bool:
+    return any(path.is_relative_to(ROOT / place) for place in places)
+
+
+def closure(word: str) -> set[Path]:
+    """Every file that a stage imports, directly or not, plumbing left out."""
+    seen: set[Path] = set()
+    waiting = {ROOT / f"stages/{word}.py"}
     while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        for file in files_of(name):
-            waiting |= {new for new in imports_of(file) if new.split("/")[0] not in PLUMBING} - seen
-    return seen
+        file = waiting.pop()
+        seen.add(file)
+        waiting |= {path for path in imports_of(file) if not within(path, PLUMBING)} - seen
+    return {path for path in seen if path.name != "__init__.py" or path.parent.name == "rewards"}
 
 
 def test_the_five_words_agree() -> None:
     assert list(DVC["stages"]) == list(STAGES) == WORDS
     assert set(WORDS) <= set(Params.model_fields)
+    assert {path.stem for path in (ROOT / "stages").iterdir() if path.suffix} == {*WORDS, "__init__"}
     for word in WORDS:
-        assert all(file.is_file() for file in files_of(word)), word
         assert (ROOT / f"tests/unit/test_{word}.py").is_file(), word
-        assert DVC["stages"][word]["cmd"] == f"posttrain {word}"
+        assert DVC["stages"][word]["cmd"] == f"python -m posttrain {word}"
         assert word in DVC["stages"][word]["params"]
 
 
 @pytest.mark.parametrize("word", WORDS)
 def test_a_stage_depends_on_all_code_that_it_imports(word: str) -> None:
-    deps = [dep for dep in DVC["stages"][word]["deps"] if dep.startswith("stages/")]
-    covered = {dep.removeprefix("stages/").removesuffix(".py") for dep in deps}
-    for module in closure(word):
-        parts = module.split("/")
-        prefixes = {"/".join(parts[: end + 1]) for end in range(len(parts))}
-        assert covered & prefixes, f"{word} imports stages/{module}, which its deps in dvc.yaml do not cover"
+    missing = {path for path in closure(word) if not within(path, DVC["stages"][word]["deps"])}
+    assert not missing, f"{word} imports what its deps in dvc.yaml do not cover"
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_stage_depends_on_no_code_that_it_does_not_import(word: str) -> None:
+    code = [dep for dep in DVC["stages"][word]["deps"] if dep.startswith(("posttrain/", "stages/"))]
+    assert [dep for dep in code if not any(within(path, [dep]) for path in closure(word))] == []
+
+
+FLOORS = ("posttrain", "stages", "flows")
+"""From the ground up."""
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_no_floor_imports_a_higher_one(floor: str) -> None:
+    higher = [f"{name}/" for name in FLOORS[FLOORS.index(floor) + 1 :]]
+    for file in sorted((ROOT / floor).rglob("*.py")):
+        assert not any(within(path, higher) for path in imports_of(file)), file
+        assert floor == "flows" or "prefect" not in modules_of(file), file
+
+
+def modules_of(file: Path) -> set[str]:
+    """The top-level names of what a file imports."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    names = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {name.partition(".")[0] for name in names}
+
+
+def test_one_place_of_the_library_starts_a_stage_by_name() -> None:
+    naming = [file for file in (ROOT / "posttrain").rglob("*.py") if '"stages.' in file.read_text()]
+    assert [str(file.relative_to(ROOT)) for file in naming if 'f"stages.' in file.read_text()] == [
+        "posttrain/run_stage.py"
+    ]
+    assert len(naming) == 1
+
+
+def test_no_rooms_import_each_other_in_a_circle() -> None:
+    """By file: a file does not import itself by way of others, at module level."""
+    files = sorted((ROOT / "posttrain").rglob("*.py"))
+    arrows = {file: {path for path in top_imports(file) if path.name != "__init__.py"} for file in files}
+    for file in files:
+        reached, waiting = set(), set(arrows[file])
+        while waiting:
+            path = waiting.pop()
+            reached.add(path)
+            waiting |= arrows.get(path, set()) - reached
+        assert file not in reached, file
+
+
+def top_imports(file: Path) -> set[Path]:
+    tree = ast.parse(file.read_text())
+    top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+    return imports_of_source(ast.unparse(top))
 
 
 def test_every_dependency_exists_or_is_made_by_a_stage() -> None:
@@ -199,8 +261,8 @@ NOT_TRLS = {  # tests/unit/test_watch.py, test_dynamic.py and test_records.py tr
 
 @pytest.mark.parametrize("key", sorted({*GRPO_LEAVES} - {*WATCHED} - NOT_TRLS))
 def test_every_grpo_knob_reaches_trl(key: str, tmp_path: Path) -> None:
-    before = grpo.trainer_config(load_params(ROOT / "params.yaml"), tmp_path).to_dict()
-    assert grpo.trainer_config(changed("grpo", key), tmp_path).to_dict() != before
+    before = grpo_trainer.trainer_config(load_params(ROOT / "params.yaml"), tmp_path).to_dict()
+    assert grpo_trainer.trainer_config(changed("grpo", key), tmp_path).to_dict() != before
 
 
 @pytest.mark.parametrize("key", WATCHED)
@@ -228,8 +290,8 @@ def said(params: Params) -> list[tuple[str, str, int]]:
 
 @pytest.mark.parametrize("key", sorted(read_yaml(ROOT / "params.yaml")["sft"]))
 def test_every_sft_knob_reaches_trl(key: str, tmp_path: Path) -> None:
-    before = sft.trainer_config(load_params(ROOT / "params.yaml"), tmp_path).to_dict()
-    assert sft.trainer_config(changed("sft", key), tmp_path).to_dict() != before
+    before = sft_trainer.trainer_config(load_params(ROOT / "params.yaml"), tmp_path).to_dict()
+    assert sft_trainer.trainer_config(changed("sft", key), tmp_path).to_dict() != before
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -10,30 +10,28 @@ from typing import Any
 
 import pytest
 
-from stages import paths
-from stages.check.rules import master_weights
-from stages.cli import main
-from stages.params import Params, load_params, read_yaml
-from stages.plan import (
+from posttrain import paths
+from posttrain.cli import main
+from posttrain.commands.check.rules import master_weights
+from posttrain.commands.plan.command import engine_of, work_of
+from posttrain.commands.plan.model import QWEN, Decoder, decoder
+from posttrain.commands.plan.plan import Plan
+from posttrain.commands.plan.request import (
     DDP,
     LORA,
-    QWEN,
     ZERO2,
     ZERO3,
     Cluster,
-    Decoder,
     Engine,
-    Plan,
     Strategy,
     Work,
-    decoder,
     default_reserve_gib,
-    engine_of,
-    work_of,
 )
-from stages.prepare import from_source
-from stages.recipe import apply_recipe, list_recipes
-from stages.training import batch_plan
+from posttrain.data.problems import from_source
+from posttrain.params.file import load_params, read_yaml
+from posttrain.params.recipes import apply_recipe, list_recipes
+from posttrain.params.schema import Params
+from posttrain.training.batches import batch_plan
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs/recipes.md"

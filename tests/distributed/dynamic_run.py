@@ -7,12 +7,13 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import GRPOConfig
 
-from stages import grpo
-from stages.dynamic import DynamicSampling, SparePrompts
-from stages.launch.worker import leave
+from posttrain.grpo import curve as grpo_curve
+from posttrain.grpo.dynamic import DynamicSampling, SparePrompts
+from posttrain.worker import leave
 
 PROBLEMS = 12
 LAYOUTS = ((4, 3), (3, 4))
@@ -57,7 +58,7 @@ def run(model: Path, folder: Path, size: int, groups: int) -> dict[str, Any]:
     state = PartialState(cpu=True)
     rows = [{"prompt": [{"role": "user", "content": "x" * (1 + n)}], "number": n} for n in range(PROBLEMS)]
     spare = SparePrompts(PROBLEMS, 1, 2)
-    curve = grpo.GRPOCurve(["accuracy"])
+    curve = grpo_curve.GRPOCurve(["accuracy"])
     trainer = Recorder(
         model=str(model),
         reward_funcs=[spread_of(size)],
@@ -77,7 +78,7 @@ def run(model: Path, folder: Path, size: int, groups: int) -> dict[str, Any]:
             save_strategy="no",
             report_to="none",
         ),
-        train_dataset=grpo.Dataset.from_list(rows),
+        train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(model),
         callbacks=[curve, spare],
     )

@@ -28,7 +28,7 @@ class Launched:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", MARK: self.cookie, **variables}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stages.cli", stage],
+                [sys.executable, "-m", "posttrain", stage],
                 cwd=root,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -56,7 +56,7 @@ class Launched:
         """The process that is a rank; its own children inherit its environment too, but not its command line."""
         for pid, command in self.living().items():
             environment = (Path("/proc") / str(pid) / "environ").read_bytes().split(b"\0")
-            if "stages.launch.worker" in command and f"RANK={number}".encode() in environment:
+            if "posttrain.worker" in command and f"RANK={number}".encode() in environment:
                 return pid
         raise AssertionError(f"no rank {number}:\n{self.output()}")
 

@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from stages import params as schema
-from stages.launch.worker import leave
-from stages.prompts import completion_text
+from posttrain.params import schema
+from posttrain.prompts import completion_text
+from posttrain.worker import leave
 
 GROUP = 8
 GOLDS = ["x = 5", "\\frac{1}{2}", "x^2-9"]
@@ -38,8 +38,8 @@ def main(out: Path) -> None:
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    from stages import grpo
-    from stages.rewards import Scoring
+    from posttrain.grpo import trainer as grpo_trainer
+    from posttrain.rewards.scoring import Scoring
 
     state = PartialState(cpu=True)
     rows = [{"id": gold, "problem": gold, "answer": gold} for gold in GOLDS]
@@ -54,7 +54,7 @@ def main(out: Path) -> None:
     with Scoring(rewards, schema.Verifier(timeout_s=0.5, max_timeout_frac=1.0), workers=1) as scoring:
         table = {}
         for name in scoring.params:
-            scores = grpo.reward_function(name, scoring, rows, GROUP)(
+            scores = grpo_trainer.reward_function(name, scoring, rows, GROUP)(
                 completions=[[{"role": "assistant", "content": texts[number]}] for number in mine],
                 completion_ids=[list(range(number % GROUP + 3)) for number in mine],
                 number=[number // GROUP for number in mine],

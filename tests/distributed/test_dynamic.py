@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from stages.params import load_params
-from stages.scratch import random_model, train_tokenizer
-from stages.training import align_special_tokens
+from posttrain.params.file import load_params
+from posttrain.training.from_scratch import random_model, train_tokenizer
+from posttrain.training.models import align_special_tokens
 from tests.distributed.dynamic_run import LAYOUTS, solved
 
 ROOT = Path(__file__).parents[2]

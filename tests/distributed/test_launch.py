@@ -49,7 +49,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(root: Path, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-m", "stages.cli", *arguments], cwd=root, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "posttrain", *arguments], cwd=root, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

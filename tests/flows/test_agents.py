@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from flows.agents import HEARTBEAT_S
-from flows.graph import graph
-from stages.params import read_yaml
+from posttrain.graph import graph
+from posttrain.params.file import read_yaml
 from tests.agents import REPOSITORY, STAGE_MARK, Site, path_with_gpus, site, trivial_project
 from tests.processes import processes, wait
 

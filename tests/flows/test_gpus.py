@@ -9,8 +9,8 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.gpus import forgets_leases, gpus_here, gpus_taken, gpus_visible
-from stages.errors import InputError
-from stages.recipe import merged
+from posttrain.errors import InputError
+from posttrain.params.recipes import merged
 
 ROOT = Path(__file__).parents[2]
 

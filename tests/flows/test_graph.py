@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.graph import given_inputs, made_inputs, small_files, stage_names
-from stages.errors import InputError
+from posttrain.errors import InputError
+from posttrain.graph import given_inputs, made_inputs, small_files, stage_names
 
 ROOT = Path(__file__).parents[2]
 COPY = {"cmd": "cp in.txt out.txt", "deps": ["in.txt"], "outs": ["out.txt"]}

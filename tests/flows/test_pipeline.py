@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION
 
 from flows.pipeline import chosen, main, pipeline
 from flows.stage_run import GRACE_S, StageFailed
-from stages.errors import InputError
+from posttrain.errors import InputError
 from tests.processes import wait
 
 REPOSITORY = Path(__file__).parents[2]
@@ -192,5 +192,13 @@ def test_a_flow_that_ends_takes_the_server_of_its_own_with_it(dvc_project, worke
 
 
 def test_imports_nothing_heavy(modules_after):
-    heavy = {"torch", "transformers", "trl", "datasets", "dvc", "stages.evaluate", "stages.rewards"}
+    heavy = {
+        "torch",
+        "transformers",
+        "trl",
+        "datasets",
+        "dvc",
+        "posttrain.evaluation.metrics",
+        "posttrain.rewards.scoring",
+    }
     assert modules_after("flows.pipeline").isdisjoint(heavy)

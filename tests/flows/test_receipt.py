@@ -10,7 +10,7 @@ import pytest
 from flows import receipt
 from flows.experiment import commit_of, experiment_name, record
 from flows.stage_run import run_stage
-from stages.errors import InputError
+from posttrain.errors import InputError
 from tests.agents import committed
 
 STAGES = {

@@ -16,7 +16,7 @@ import pytest
 
 from flows import stage_run
 from flows.stage_run import StageFailed, group, lines, run_stage
-from stages.errors import InputError
+from posttrain.errors import InputError
 
 linux = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes through /proc")
 

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL
 from flows.chart import intervals
 from flows.stage_run import GRACE_S
 from flows.sweep import PointsFailed, main, parameters_of, points_of, sweep
-from stages.errors import InputError
+from posttrain.errors import InputError
 from tests.processes import wait
 
 pytestmark = pytest.mark.usefixtures("server")

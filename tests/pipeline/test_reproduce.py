@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.params import read_yaml
+from posttrain.params.file import read_yaml
 from tests.pipeline.conftest import Run, runner
 
 Done = "subprocess.CompletedProcess[str]"

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages.checkpoint import steps
+from posttrain.outputs.checkpoints import steps
 from tests.forks import Run, generate_for, hashes, workspace
 
 RESULTS = {

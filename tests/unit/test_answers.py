@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.answers import MAX_ANSWER_CHARS, declared_answer, is_evaluated, last_boxed
+from posttrain.judge.answers import MAX_ANSWER_CHARS, declared_answer, is_evaluated, last_boxed
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from stages.audit import histogram
-from stages.cli import main
-from stages.prompts import completion_text
+from posttrain.cli import main
+from posttrain.commands.rewards import histogram
+from posttrain.prompts import completion_text
 
 RIGHT, WRONG = completion_text("so", "x = 5"), completion_text("so", "x = 6")
 

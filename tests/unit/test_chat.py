@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from stages import chat
-from stages.chat import Reply, block, page, printable
-from stages.cli import main
-from stages.manifest import publish
-from stages.params import load_params
-from stages.paths import GRPO_MODEL, PARAMS
-from stages.prompts import completion_text
-from stages.scratch import random_model, train_tokenizer
-from stages.training import align_special_tokens
+from posttrain.cli import main
+from posttrain.commands import chat
+from posttrain.commands.chat import Reply, block, page, printable
+from posttrain.outputs.manifest import publish
+from posttrain.params.file import load_params
+from posttrain.paths import GRPO_MODEL, PARAMS
+from posttrain.prompts import completion_text
+from posttrain.training.from_scratch import random_model, train_tokenizer
+from posttrain.training.models import align_special_tokens
 from tests.conftest import ParamsWith
 
 RIGHT = Reply(completion_text("3x = 15\nx = 5", "x = 5"), True)

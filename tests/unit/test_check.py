@@ -9,19 +9,20 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken
 
-from stages import check
-from stages.check import estimate, rules
-from stages.check.estimate import Shape
-from stages.check.rules import Finding
-from stages.cli import main
-from stages.errors import InputError
-from stages.manifest import publish
-from stages.params import Params, load_params
-from stages.paths import PARAMS, PREPARED, SFT_MODEL
-from stages.prompts import TAGS
-from stages.recipe import apply_recipe
-from stages.scratch import random_model, train_tokenizer
-from stages.training import align_special_tokens
+from posttrain.cli import main
+from posttrain.commands.check import checks as check
+from posttrain.commands.check import estimate, rules
+from posttrain.commands.check.estimate import Shape
+from posttrain.commands.check.rules import Finding
+from posttrain.errors import InputError
+from posttrain.outputs.manifest import publish
+from posttrain.params.file import load_params
+from posttrain.params.recipes import apply_recipe
+from posttrain.params.schema import Params
+from posttrain.paths import PARAMS, PREPARED, SFT_MODEL
+from posttrain.prompts import TAGS
+from posttrain.training.from_scratch import random_model, train_tokenizer
+from posttrain.training.models import align_special_tokens
 from tests.conftest import ParamsWith
 
 ROOT = Path(__file__).parents[2]
@@ -228,7 +229,7 @@ def test_tags_that_are_special_tokens_are_a_fault() -> None:
 
 def test_tags_that_run_into_their_surroundings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     # Without the tags among its tokens, and with text in which `>` is always followed by a line break.
-    monkeypatch.setattr("stages.scratch.TAGS", ())
+    monkeypatch.setattr("posttrain.training.from_scratch.TAGS", ())
     plain = train_tokenizer(TRACES * 50, 400)
     finding = rules.tags(plain, "x")
     assert finding.level == "warn"

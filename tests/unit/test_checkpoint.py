@@ -13,24 +13,19 @@ from typing import Any
 
 import pytest
 
-from stages.checkpoint import (
-    Checkpoints,
-    belongs,
-    differences,
-    facts,
-    fingerprint,
-    only_run,
-    readable,
-    step_of,
-    steps,
-)
-from stages.cli import main
-from stages.errors import RetryError
-from stages.manifest import MANIFEST
-from stages.params import load_params
-from stages.paths import CHECKPOINTS, PARAMS, SCRATCH
+from posttrain.cli import main
+from posttrain.commands.checkpoints import belongs
+from posttrain.errors import RetryError
+from posttrain.outputs import facts as facts_module
+from posttrain.outputs.checkpoints import Checkpoints, only_run, step_of, steps
+from posttrain.outputs.disk import readable
+from posttrain.outputs.facts import Origin, differences
+from posttrain.outputs.manifest import MANIFEST
+from posttrain.params.file import load_params
+from posttrain.paths import CHECKPOINTS, PARAMS, SCRATCH
 from tests.conftest import ParamsWith
 
+ROOT = Path(__file__).parents[2]
 FACTS = {"params": {"sft": {"learning_rate": 0.1}}}
 
 
@@ -38,14 +33,24 @@ FACTS = {"params": {"sft": {"learning_rate": 0.1}}}
 def workspace(project: Path, root: Path) -> Path:
     """dvc.yaml, prepared data and a parent model: what the fingerprint of sft and grpo is made of."""
     shutil.copy(root / "dvc.yaml", project)
-    for name in ("data/prepared/sft.jsonl", "models/sft/model.safetensors", "models/base/README.md"):
+    for name in ("data/prepared/manifest.json", "models/sft/manifest.json", "models/base/README.md"):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("as it was", encoding="utf-8")
     return project
 
 
+@pytest.fixture
+def tree(tmp_path_factory: pytest.TempPathFactory, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the code, in place of the tree that this process runs."""
+    copy = tmp_path_factory.mktemp("tree")
+    for name in ("posttrain", "stages"):
+        shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(facts_module, "ROOT", copy)
+    return copy
+
+
 def print_of(stage: str, changes: ParamsWith | Any = None) -> str:
-    return fingerprint(facts(stage, changes or load_params(PARAMS)))
+    return Origin(stage, changes or load_params(PARAMS)).fingerprint
 
 
 def source(step: int) -> Path:
@@ -57,8 +62,16 @@ def source(step: int) -> Path:
     return folder
 
 
+class Known(Origin):
+    """Facts that a test gives, in place of those of a folder."""
+
+    def __init__(self, stage: str, facts: dict[str, Any]) -> None:
+        super().__init__(stage, load_params(ROOT / "params.yaml"))
+        vars(self)["facts"] = facts
+
+
 def written(*numbers: int, stage: str = "sft", facts: dict[str, Any] = FACTS) -> Checkpoints:
-    checkpoints = Checkpoints(stage, facts)
+    checkpoints = Checkpoints(Known(stage, facts))
     for step in numbers:
         checkpoints.commit(source(step), step)
     return checkpoints
@@ -101,11 +114,11 @@ def test_what_changes_the_bytes_changes_the_fingerprint(
 @pytest.mark.parametrize(
     ("stage", "path", "counts"),
     [
-        ("sft", "data/prepared/sft.jsonl", True),
-        ("sft", "models/sft/model.safetensors", False),
+        ("sft", "data/prepared/manifest.json", True),
+        ("sft", "models/sft/manifest.json", False),
         ("sft", "models/base/README.md", False),  # params name no model in it
-        ("grpo", "data/prepared/sft.jsonl", True),
-        ("grpo", "models/sft/model.safetensors", True),
+        ("grpo", "data/prepared/manifest.json", True),
+        ("grpo", "models/sft/manifest.json", True),
     ],
 )
 def test_changed_data_and_parents_change_the_fingerprint(workspace: Path, stage: str, path: str, counts: bool) -> None:
@@ -126,14 +139,36 @@ def test_a_base_model_counts_when_params_name_it(workspace: Path, params_with: P
     assert print_of("sft", params) != before
 
 
+TWO_OF_THE_CODE = ["posttrain/training/resume.py", "stages/sft.py"]
+
+
+@pytest.mark.parametrize("name", [*TWO_OF_THE_CODE, "rewards/own.py"])
+def test_a_comment_leaves_the_fingerprint_and_an_edit_does_not(workspace: Path, tree: Path, name: str) -> None:
+    stage = "sft" if name in TWO_OF_THE_CODE else "grpo"
+    file = (tree if name in TWO_OF_THE_CODE else workspace) / name
+    file.parent.mkdir(exist_ok=True)
+    text = file.read_text() if file.exists() else "def own(completion):\n    return 1.0\n"
+    file.write_text(text)
+    before = print_of(stage)
+    file.write_text(f"# a comment\n{text}\n\n# and one more")
+    assert print_of(stage) == before
+    file.write_text(f"{text}\nMORE = 1\n")
+    assert print_of(stage) != before
+
+
+def test_a_checkpoint_and_a_manifest_are_made_of_the_same_facts(workspace: Path) -> None:
+    origin = Origin("grpo", load_params(PARAMS))
+    assert {key: value for key, value in origin.facts.items() if key not in ("format", "launch")} == origin.record
+
+
 def test_processes_code_and_versions_are_among_the_facts(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = facts("grpo", load_params(PARAMS))
-    assert {"stages/grpo.py", "stages/training.py", "stages/rewards"} <= set(before["code"])
+    before = Origin("grpo", load_params(PARAMS)).facts
+    assert {"stages/grpo.py", "posttrain/training/resume.py", "posttrain/rewards/code.py"} <= set(before["code"])
     assert None not in before["code"].values()
     assert {"torch", "transformers", "trl", "math-verify"} <= set(before["versions"])
     monkeypatch.setenv("POSTTRAIN_LAUNCH_PROCESSES", "2")
     told = ["launch.processes 1, now 2", 'launch.strategy "single", now "ddp"']
-    assert differences(before, facts("grpo", load_params(PARAMS))) == told
+    assert differences(before, Origin("grpo", load_params(PARAMS)).facts) == told
 
 
 def test_differences_are_named_as_a_person_knows_them() -> None:
@@ -174,7 +209,7 @@ def test_the_newest_is_the_highest_step_whatever_the_clock_says(project: Path) -
     checkpoints = written(9, 10)
     os.utime(checkpoints.folder / "step-10", (0, 0))
     assert checkpoints.latest() == checkpoints.folder / "step-10"
-    assert Checkpoints("sft", {"other": 1}).latest() is None
+    assert Checkpoints(Known("sft", {"other": 1})).latest() is None
 
 
 def truncate(path: Path) -> None:
@@ -247,7 +282,7 @@ def test_publishing_removes_the_checkpoints_of_this_run_only(project: Path) -> N
 
 
 def commit_for_ever() -> None:
-    checkpoints, step = Checkpoints("sft", FACTS), 1000
+    checkpoints, step = Checkpoints(Known("sft", FACTS)), 1000
     while True:
         step += 1
         checkpoints.commit(source(step), step)
@@ -275,7 +310,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(project: Path) -> None:
 def test_a_second_run_of_a_stage_is_refused_and_others_are_not(project: Path) -> None:
     holder = """
 import time
-from stages.checkpoint import only_run
+from posttrain.outputs.checkpoints import only_run
 with only_run("sft"):
     print("held", flush=True)
     time.sleep(60)
@@ -323,9 +358,9 @@ def test_the_list_says_which_params_a_checkpoint_belongs_to(
 ) -> None:
     assert main(["checkpoints"]) == 0
     assert "none" in capsys.readouterr().out
-    mine = written(10, 20, facts=facts("sft", load_params(PARAMS)))
-    other = written(7, stage="grpo", facts=facts("grpo", params_with({"grpo.beta": 0.5})))
-    (workspace / "models/sft/model.safetensors").write_text("otherwise", encoding="utf-8")
+    mine = written(10, 20, facts=Origin("sft", load_params(PARAMS)).facts)
+    other = written(7, stage="grpo", facts=Origin("grpo", params_with({"grpo.beta": 0.5})).facts)
+    (workspace / "models/sft/manifest.json").write_text("otherwise", encoding="utf-8")
     assert main(["checkpoints"]) == 0
     _, *lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines] == [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.cli import main
-from stages.paths import EVALUATE_RESULTS, PARAMS, PREPARED
+from posttrain.cli import main
+from posttrain.paths import EVALUATE_RESULTS, PARAMS, PREPARED
 from tests.conftest import PROJECT
 
 WORDS = ("prepare", "sft", "grpo", "evaluate", "report")
@@ -17,7 +17,7 @@ WORDS = ("prepare", "sft", "grpo", "evaluate", "report")
 def test_the_help_lists_every_stage_and_imports_nothing_heavy(root: Path) -> None:
     code = (
         "import sys\n"
-        "from stages.cli import main\n"
+        "from posttrain.cli import main\n"
         "try:\n"
         "    main(['--help'])\n"
         "finally:\n"

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 import torch
 from transformers.trainer_callback import PrinterCallback
+from trl import GRPOTrainer
 
-from stages import grpo
-from stages.dynamic import DynamicSampling, SparePrompts, order, totals, without_spread
-from stages.health import Monitor, unselected
-from stages.params import Params, load_params
-from stages.prompts import Message
-from stages.scratch import random_model, train_tokenizer
-from stages.training import align_special_tokens
+from posttrain.grpo import curve as grpo_curve
+from posttrain.grpo import trainer as grpo_trainer
+from posttrain.grpo.dynamic import DynamicSampling, SparePrompts, order, totals, without_spread
+from posttrain.grpo.health import Monitor, unselected
+from posttrain.params.file import load_params
+from posttrain.params.schema import Params
+from posttrain.prompts import Message, prompt_messages
+from posttrain.training.from_scratch import random_model, train_tokenizer
+from posttrain.training.models import align_special_tokens
 
 ROOT = Path(__file__).parents[2]
 ROWS = [{"id": str(x), "problem": "Solve: " + "x + " * x + f"3 = {x}", "answer": f"x = {x}"} for x in range(1, 13)]
@@ -132,8 +135,8 @@ def trainer(
     kind: Any, params: Params, checkpoint: tuple[Path, Any], folder: Path, reward: Reward, rounds: int, **config: Any
 ) -> Any:
     path, tokenizer = checkpoint
-    curve = grpo.GRPOCurve(["accuracy"])
-    arguments = grpo.trainer_config(params, folder / "trainer")
+    curve = grpo_curve.GRPOCurve(["accuracy"])
+    arguments = grpo_trainer.trainer_config(params, folder / "trainer")
     for name, value in config.items():
         setattr(arguments, name, value)
     spare = SparePrompts(len(ROWS), params.seed, rounds)
@@ -141,7 +144,7 @@ def trainer(
         model=str(path),
         reward_funcs=[reward],
         args=arguments,
-        train_dataset=grpo.to_dataset(ROWS, params),
+        train_dataset=grpo_trainer.to_dataset(ROWS, params),
         processing_class=tokenizer,
         callbacks=[curve, spare],
     )
@@ -189,7 +192,7 @@ def test_flat_groups_are_replaced_in_order_and_the_batch_stays_aligned(
 
         assert numbers == [number for number, _ in expected for _ in range(SIZE)]
         assert masked(output["completion_ids"], output["completion_mask"]) == [ids for _, g in expected for ids in g]
-        prompts = [grpo.prompt_messages(ROWS[number]["problem"], None) for number in numbers]
+        prompts = [prompt_messages(ROWS[number]["problem"], None) for number in numbers]
         assert masked(output["prompt_ids"], output["prompt_mask"]) == made._tokenize_prompts(prompts)[0]
         assert output["ref_per_token_logps"].shape == output["completion_ids"].shape
         assert output["num_items_in_batch"] == output["completion_mask"].sum()
@@ -226,7 +229,7 @@ def test_without_need_every_byte_is_as_without_dynamic_sampling(
 ) -> None:
     reward = spread_of((lambda _: False) if rounds else (lambda number: number % 2 == 0))
     rows, weights = trained(trainer(DynamicSampling, params, checkpoint, tmp_path, reward, rounds))
-    plain_rows, plain = trained(trainer(grpo.GRPOTrainer, params, checkpoint, tmp_path, reward, 0))
+    plain_rows, plain = trained(trainer(GRPOTrainer, params, checkpoint, tmp_path, reward, 0))
     assert [{n: v for n, v in row.items() if "sampling/" not in n} for row in rows] == plain_rows
     assert any("sampling/" in name for name in rows[0]) == bool(rounds)
     assert all(torch.equal(weights[name], plain[name]) for name in plain)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from stages.rewards.estimate import MAX_DEPTH, clearly_differ, value_of
+from posttrain.judge.formula import MAX_DEPTH, clearly_differ, value_of
 from tests.hostile import hostile
 from tests.pairs import MATH_STYLE
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+from posttrain.errors import GateError, InputError, PosttrainError
+from posttrain.evaluation.gate import check_gate
+from posttrain.evaluation.lighteval_process import lighteval_python, run_lighteval, spec
+from posttrain.evaluation.metrics import join, model_metrics, summary
+from posttrain.evaluation.statistics import Interval, bootstrap_interval, sign_flip_p_value, verdict
+from posttrain.outputs.manifest import MANIFEST, publish, sha256, write_jsonl
+from posttrain.params.schema import Params
+from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, RUN_LOG, SCRATCH, SFT_MODEL
+from posttrain.rewards.scoring import Verifier
 from stages import evaluate
-from stages.errors import GateError, InputError, PosttrainError
-from stages.evaluate import check_gate, join, lighteval_python, model_metrics, run_lighteval, spec, summary
-from stages.evaluate.statistics import Interval, bootstrap_interval, sign_flip_p_value, verdict
-from stages.manifest import MANIFEST, publish, sha256, write_jsonl
-from stages.params import Params
-from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, RUN_LOG, SCRATCH, SFT_MODEL
-from stages.rewards import Verifier
 from tests.held_locks import is_released
 
 ParamsWith = Callable[[dict[str, Any]], Params]

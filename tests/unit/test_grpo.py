@@ -10,12 +10,14 @@ import pytest
 import torch
 from transformers.trainer_callback import PrinterCallback
 
-from stages import grpo
-from stages.params import Params, load_params
-from stages.prompts import completion_text
-from stages.rewards import Score, Scoring
-from stages.scratch import random_model, train_tokenizer
-from stages.training import align_special_tokens
+from posttrain.grpo import curve as grpo_curve
+from posttrain.grpo import trainer as grpo_trainer
+from posttrain.params.file import load_params
+from posttrain.params.schema import Params
+from posttrain.prompts import completion_text
+from posttrain.rewards.scoring import Score, Scoring
+from posttrain.training.from_scratch import random_model, train_tokenizer
+from posttrain.training.models import align_special_tokens
 
 ROOT = Path(__file__).parents[2]
 ROWS = [{"id": str(x), "problem": f"Solve: 3x - 5 = {3 * x - 5}", "answer": f"x = {x}"} for x in range(2, 6)]
@@ -33,7 +35,7 @@ def params() -> Params:
 
 
 def test_the_tutorials_objective_reaches_trl(params: Params, tmp_path: Path) -> None:
-    config = grpo.trainer_config(load_params(ROOT / "params.yaml"), tmp_path)
+    config = grpo_trainer.trainer_config(load_params(ROOT / "params.yaml"), tmp_path)
     assert (config.beta, config.epsilon, config.scale_rewards, config.num_generations) == (0.01, 0.2, "none", 16)
     assert config.reward_weights == [1.0, 0.1, 0.05]
     # 8 problems x 16 completions, whatever the split into passes
@@ -43,7 +45,7 @@ def test_the_tutorials_objective_reaches_trl(params: Params, tmp_path: Path) -> 
 
 def test_fewer_sequences_per_pass_change_no_batch(params: Params, tmp_path: Path) -> None:
     launch = params.launch.model_copy(update={"micro_batch_size": 3})
-    config = grpo.trainer_config(params.model_copy(update={"launch": launch}), tmp_path)
+    config = grpo_trainer.trainer_config(params.model_copy(update={"launch": launch}), tmp_path)
     assert (config.per_device_train_batch_size, config.gradient_accumulation_steps) == (2, 4)
     assert config.generation_batch_size == 8
 
@@ -57,7 +59,7 @@ def scoring(params: Params) -> Iterator[Scoring]:
 def test_reward_function_scores_each_completion_against_its_own_gold(scoring: Scoring) -> None:
     right, wrong = completion_text("thoughts", "x = 5"), completion_text("thoughts", "x = 6")
     rows = [{"id": "a", "problem": "?", "answer": "x = 5"}, {"id": "b", "problem": "?", "answer": "x = 6"}]
-    function = grpo.reward_function("accuracy", scoring, rows, 4)
+    function = grpo_trainer.reward_function("accuracy", scoring, rows, 4)
     completions = [[{"role": "assistant", "content": text}] for text in (right, wrong, right)]
     scores = function(completions=completions, completion_ids=[[1], [1, 2], [1]], number=[0, 0, 1], prompts=[])
     assert scores == [1.0, 0.0, 0.0]
@@ -82,7 +84,7 @@ NAN = float("nan")
 )
 def test_a_completion_without_a_verdict_is_left_out(rewards: list[list[float]], left: list[bool]) -> None:
     before = torch.tensor(rewards, dtype=torch.float32)
-    after = grpo.leave_out_undecided(before, 2)
+    after = grpo_trainer.leave_out_undecided(before, 2)
     assert [not row.isnan().all() for row in after] == left
     assert torch.equal(after[left].nan_to_num(-1), before[left].nan_to_num(-1))
 
@@ -95,7 +97,7 @@ def test_two_steps_log_the_tutorials_names_and_move_every_parameter(
     align_special_tokens(model, tokenizer)
     model.save_pretrained(tmp_path / "model")
     before = dict(model.named_parameters())
-    curve = grpo.GRPOCurve(scoring.params)
+    curve = grpo_curve.GRPOCurve(scoring.params)
 
     def vowels(completions: list[list[dict[str, str]]], **_: object) -> list[Score]:
         """A reward with variance even for a random model, and without a score for one completion of each batch."""
@@ -103,12 +105,12 @@ def test_two_steps_log_the_tutorials_names_and_move_every_parameter(
         return [None, *scores[1:]]
 
     vowels.__name__ = "accuracy"
-    others = [grpo.reward_function(name, scoring, ROWS, 4) for name in ("format", "tag_count")]
-    trainer = grpo.Trainer(
+    others = [grpo_trainer.reward_function(name, scoring, ROWS, 4) for name in ("format", "tag_count")]
+    trainer = grpo_trainer.Trainer(
         model=str(tmp_path / "model"),
         reward_funcs=[vowels, *others],
-        args=grpo.trainer_config(params, tmp_path / "trainer"),
-        train_dataset=grpo.to_dataset(ROWS, params),
+        args=grpo_trainer.trainer_config(params, tmp_path / "trainer"),
+        train_dataset=grpo_trainer.to_dataset(ROWS, params),
         processing_class=tokenizer,
         callbacks=[curve],
     )
@@ -118,7 +120,7 @@ def test_two_steps_log_the_tutorials_names_and_move_every_parameter(
     trainer.train()
 
     assert [row["step"] for row in curve.rows] == [1, 2]
-    assert {f"reward/{name}" for name in scoring.params} | set(grpo.ALWAYS_SHOWN) <= set(curve.rows[-1])
+    assert {f"reward/{name}" for name in scoring.params} | set(grpo_curve.ALWAYS_SHOWN) <= set(curve.rows[-1])
     assert curve.rows[0]["reward/verifier_timeouts"] == 0  # the verifier had a verdict on all
     assert curve.rows[0]["policy/kl_divergence"] == pytest.approx(0, abs=1e-6)  # the policy is still the reference
     assert curve.rows[1]["policy/kl_divergence"] > 0
@@ -150,16 +152,16 @@ def test_equal_rewards_count_as_equal_though_their_float32_mean_is_rounded() -> 
 
     totals = torch.tensor([0.1 + 0.05] * 8)
     assert totals.std() > 1e-8  # which is how TRL would tell
-    assert grpo.equal_groups_frac(Logged()) == 0.5
+    assert grpo_curve.equal_groups_frac(Logged()) == 0.5
 
 
 def test_summary_takes_the_kl_divergence_over_the_last_half() -> None:
-    curve = grpo.GRPOCurve(["accuracy"])
+    curve = grpo_curve.GRPOCurve(["accuracy"])
     curve.rows = [
         {"step": float(step), "policy/kl_divergence": 0.0 if step <= 10 else 0.02, "reward/accuracy": step / 20}
         for step in range(1, 21)
     ]
-    summary = grpo.summary(curve)
+    summary = grpo_curve.summary(curve)
     assert summary["policy/kl_divergence"] == pytest.approx(0.02)
     assert summary["reward/accuracy_first"] == pytest.approx((0.05 + 0.10) / 2)  # steps 1 and 2 of 20
     assert summary["reward/accuracy"] == pytest.approx((0.95 + 1.0) / 2)  # steps 19 and 20

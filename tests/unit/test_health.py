@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from stages.health import RULES, Finding, Monitor
-from stages.params import Params, load_params
-from stages.report import read_curve
+from posttrain.grpo.health import RULES, Finding, Monitor
+from posttrain.params.file import load_params
+from posttrain.params.schema import Params
+from posttrain.reporting.page import read_curve
 
 ROOT = Path(__file__).parents[2]
 Row = dict[str, float]
@@ -224,6 +225,6 @@ def test_a_rollback_arms_the_rule_again_until_there_were_enough(params: Params) 
 
 
 def test_the_rules_import_nothing_heavy() -> None:
-    code = "import sys, stages.health; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import sys, posttrain.grpo.health; print(*{name.partition('.')[0] for name in sys.modules})"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not set(shown.stdout.split()) & {"torch", "transformers", "trl", "numpy", "datasets"}

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
-from stages import launch
-from stages.cli import main
-from stages.errors import InputError
-from stages.launch import accelerate_config, chosen, environment, layout, require
-from stages.launch.supervisor import Worker, signal_of
-from stages.params import Launch, load_params
-from stages.paths import PARAMS
+from posttrain.cli import main
+from posttrain.errors import InputError
+from posttrain.launch import layout as launch_layout
+from posttrain.launch.accelerate import accelerate_config, environment
+from posttrain.launch.layout import chosen, layout, require
+from posttrain.launch.supervisor import Worker, signal_of
+from posttrain.params.file import load_params
+from posttrain.params.schema import Launch
+from posttrain.paths import PARAMS
 
 Keys = dict[str, Any]
 
@@ -27,7 +29,7 @@ def shipped(project: Path) -> Launch:
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with 8, as far as can be told without one."""
-    monkeypatch.setattr(launch, "visible_gpus", lambda: 8)
+    monkeypatch.setattr(launch_layout, "visible_gpus", lambda: 8)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ def test_show_prints_what_would_run(
     assert main(["launch", "sft", "--show"]) == 0
     told = capsys.readouterr().out
     assert "launch | sft: zero3, 2 processes, cpu" in told
-    assert "--config_file .posttrain/launch/sft.json --module stages.launch.worker sft" in told
+    assert "--config_file .posttrain/launch/sft.json --module posttrain.worker sft" in told
     assert json.loads(told[told.index("{") :])["deepspeed_config"]["zero_stage"] == 3
 
 

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages import evaluate, grpo, provenance
-from stages.card import CARD, card
-from stages.cli import main
-from stages.errors import InputError
-from stages.manifest import MANIFEST, publish, sha256, write_json
-from stages.params import load_params
-from stages.paths import EVALUATE_RESULTS, GRPO_MODEL, GRPO_RESULTS, PARAMS, PREPARED, SFT_MODEL
-from stages.provenance import code_hash, git_state, identity, record, require_child, require_unchanged
+from posttrain.cli import main
+from posttrain.errors import InputError
+from posttrain.outputs import run_log as outputs_run_log
+from posttrain.outputs.facts import Origin, code_hash, versions
+from posttrain.outputs.identity import identity
+from posttrain.outputs.manifest import MANIFEST, publish, sha256, write_json
+from posttrain.outputs.parents import require_child, require_model
+from posttrain.outputs.run_log import git_state
+from posttrain.params.file import load_params
+from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, GRPO_RESULTS, PARAMS, PREPARED, SFT_MODEL
+from posttrain.training.card import CARD, card
+from stages import evaluate, grpo
 from tests.conftest import ParamsWith
 
 TENSORS = {"weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
@@ -47,10 +51,10 @@ def pipeline(project: Path) -> Path:
     made = project / "made"
     made.mkdir()
     (made / "train.jsonl").write_text('{"problem": "1 + 1"}\n{"problem": "2 + 2"}\n')
-    publish(made, PREPARED, record("prepare", params) | {"rows": {"train": 2}, "dropped": {}})
+    publish(made, PREPARED, Origin("prepare", params).record | {"rows": {"train": 2}, "dropped": {}})
     for stage, folder in (("sft", SFT_MODEL), ("grpo", GRPO_MODEL)):
         model_folder(made)
-        publish(made, folder, record(stage, params) | {"model": identity(made, None)})
+        publish(made, folder, Origin(stage, params).record | {"model": identity(made, None)})
     return project
 
 
@@ -82,24 +86,25 @@ def test_a_record_is_what_determines_the_bytes(pipeline: Path) -> None:
     assert set(manifest["params"]) == {"seed", "model", "prompts", "verifier", "rewards", "grpo"}
     assert manifest["params"]["seed"] == 1
     assert manifest["parents"] == {str(path): sha256(path / MANIFEST) for path in (PREPARED, SFT_MODEL)}
-    assert manifest["inputs"] == {"rewards/own.py": sha256(Path("rewards/own.py"))}
-    assert {"stages/grpo.py", "stages/rewards/pool.py", "stages/card.py"} <= set(manifest["code"])
+    assert manifest["inputs"] == {}
+    assert manifest["code"]["rewards/own.py"] == code_hash(Path("rewards/own.py").read_bytes())
+    assert {"stages/grpo.py", "posttrain/processes/pool.py", "posttrain/training/card.py"} <= set(manifest["code"])
     assert {"python", "torch", "trl", "transformers"} <= set(manifest["versions"])
     assert "launch" not in json.dumps(manifest)
 
 
 def test_hardware_is_in_no_record(pipeline: Path, params_with: ParamsWith) -> None:
     other = params_with({"launch.threads": 7, "launch.micro_batch_size": 1})
-    assert record("grpo", other) == record("grpo", load_params(PARAMS))
+    assert Origin("grpo", other).record == Origin("grpo", load_params(PARAMS)).record
 
 
 def test_only_the_data_that_params_name_are_inputs(project: Path, params_with: ParamsWith) -> None:
     for name in ("mine.jsonl", "other.jsonl"):
         (project / "data/source").mkdir(parents=True, exist_ok=True)
         (project / "data/source" / name).write_text(name)
-    named = record("prepare", params_with({"prepare.dataset": "data/source/mine.jsonl"}))
+    named = Origin("prepare", params_with({"prepare.dataset": "data/source/mine.jsonl"})).record
     assert named["inputs"] == {"data/source/mine.jsonl": sha256(Path("data/source/mine.jsonl"))}
-    assert record("prepare", load_params(PARAMS))["inputs"] == {}
+    assert Origin("prepare", load_params(PARAMS)).record["inputs"] == {}
     assert "torch" not in named["versions"]
 
 
@@ -108,7 +113,7 @@ def test_the_base_model_is_an_input(project: Path, params_with: ParamsWith) -> N
         model_folder(project / "models/base" / name)
     (PREPARED).mkdir(parents=True)
     write_json(PREPARED / MANIFEST, {"files": {}})
-    inputs = record("sft", params_with({"model.name_or_path": "models/base/mine"}))["inputs"]
+    inputs = Origin("sft", params_with({"model.name_or_path": "models/base/mine"})).record["inputs"]
     assert inputs["models/base/mine/model.safetensors"] == sha256(Path("models/base/mine/model.safetensors"))
     assert not any("other" in name for name in inputs)
 
@@ -125,19 +130,19 @@ def test_the_base_model_is_an_input(project: Path, params_with: ParamsWith) -> N
 def test_comments_are_not_code(tmp_path: Path, text: str, same: bool) -> None:
     for name, content in (("a.py", "x = 1\n\n\ndef f():\n    return x\n"), ("b.py", text)):
         (tmp_path / name).write_text(content)
-    assert (code_hash(tmp_path / "a.py") == code_hash(tmp_path / "b.py")) is same
+    assert (code_hash((tmp_path / "a.py").read_bytes()) == code_hash((tmp_path / "b.py").read_bytes())) is same
 
 
 def test_the_commit_is_in_the_log_and_not_in_the_manifest(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert git_state() is None
     states = iter(["a" * 40, "", "b" * 40, " M stages/grpo.py"])
-    monkeypatch.setattr(provenance, "git", lambda *_: next(states))
+    monkeypatch.setattr(outputs_run_log, "git", lambda *_: next(states))
     before = (GRPO_MODEL / MANIFEST).read_bytes()
-    provenance.log_run("grpo", seconds=1.0)
+    outputs_run_log.log_run("grpo", seconds=1.0)
     log = json.loads(Path(".posttrain/runs/grpo.json").read_text())
     assert log["git"] == {"commit": "a" * 40, "dirty": False}
     assert log["manifest"] == sha256(GRPO_MODEL / MANIFEST)
-    provenance.log_run("grpo", seconds=2.0)
+    outputs_run_log.log_run("grpo", seconds=2.0)
     assert json.loads(Path(".posttrain/runs/grpo.json").read_text())["git"]["dirty"] is True
     assert (GRPO_MODEL / MANIFEST).read_bytes() == before
 
@@ -175,7 +180,7 @@ def test_grpo_refuses_a_parent_that_is_not_the_one_recorded(pipeline: Path, chan
 
 
 def test_a_parent_as_it_was_recorded_is_taken(pipeline: Path) -> None:
-    require_unchanged(SFT_MODEL, json.loads((SFT_MODEL / MANIFEST).read_text()), "sft", None)
+    require_model(SFT_MODEL, "sft", None)
     require_child(GRPO_MODEL, json.loads((GRPO_MODEL / MANIFEST).read_text()), SFT_MODEL)
 
 
@@ -239,8 +244,8 @@ def test_verify_holds_for_what_the_stages_wrote(pipeline: Path, capsys: pytest.C
         (lambda: shutil.rmtree(SFT_MODEL), "missing models/sft/manifest.json | half-written or not there"),
         (lambda: (GRPO_MODEL / "more.bin").write_bytes(b"1"), "changed models/grpo/more.bin | added"),
         (lambda: (SFT_MODEL / MANIFEST).write_text("{"), "changed models/sft/manifest.json | no JSON"),
-        (lambda: edit(Path("rewards/own.py"), "1.0", "2.0"), "changed rewards/own.py"),
-        (lambda: Path("rewards/own.py").unlink(), "missing rewards/own.py"),
+        (lambda: edit(Path("rewards/own.py"), "1.0", "2.0"), "changed models/grpo: code | rewards/own.py"),
+        (lambda: Path("rewards/own.py").unlink(), "missing models/grpo: code | rewards/own.py: no such file"),
     ],
 )
 def test_verify_names_what_changed(
@@ -255,13 +260,15 @@ def test_verify_names_what_changed(
 
 
 def test_verify_names_code_that_changed(
-    pipeline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    root: Path, pipeline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.lineage.code_hash", lambda path: "0" if path.name == "health.py" else code_hash(path))
+    health = code_hash((root / "posttrain/grpo/health.py").read_bytes())
+    changed = lambda *file: "0" if code_hash(*file) == health else code_hash(*file)  # noqa: E731
+    monkeypatch.setattr("posttrain.commands.lineage.code_hash", changed)
     code, lines = verified(capsys)
     assert code == 2
     assert [line.split(" |")[0] for line in lines if line.startswith("changed")] == ["changed models/grpo: code"]
-    assert any("stages/health.py" in line for line in lines)
+    assert any("posttrain/grpo/health.py" in line for line in lines)
 
 
 def test_verify_takes_another_folder(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,8 +285,8 @@ def test_verify_takes_another_folder(pipeline: Path, capsys: pytest.CaptureFixtu
 def test_other_versions_are_said_and_no_fault(
     pipeline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = provenance.versions()
-    monkeypatch.setattr("stages.lineage.versions", lambda: {**now, "trl": "9.9"})
+    now = versions()
+    monkeypatch.setattr("posttrain.commands.lineage.versions", lambda: {**now, "trl": "9.9"})
     code, lines = verified(capsys)
     assert code == 0
     assert any(line.startswith("note    models/grpo: versions | trl ") and "now 9.9" in line for line in lines)
@@ -318,7 +325,7 @@ def parts_of(text: str) -> tuple[dict[str, Any], str]:
 
 def test_a_card_says_what_is_known(pipeline: Path, params_with: ParamsWith) -> None:
     text = card(
-        record("grpo", load_params(PARAMS)), {"loss": 0.25, "note": "x"}, "1 + 1?", "<think>2</think>", SFT_MODEL
+        Origin("grpo", load_params(PARAMS)).record, {"loss": 0.25, "note": "x"}, "1 + 1?", "<think>2</think>", SFT_MODEL
     )
     front, body = parts_of(text)
     assert front == {
@@ -330,11 +337,11 @@ def test_a_card_says_what_is_known(pipeline: Path, params_with: ParamsWith) -> N
     assert "<pre>&lt;think&gt;2&lt;/think&gt;</pre>" in body
     assert str(pipeline) not in text
     hub = params_with({"model.name_or_path": "Qwen/Qwen2.5-0.5B", "model.revision": "a" * 40})
-    assert parts_of(card(record("grpo", hub), {}, "", "", None))[0]["base_model"] == "Qwen/Qwen2.5-0.5B"
+    assert parts_of(card(Origin("grpo", hub).record, {}, "", "", None))[0]["base_model"] == "Qwen/Qwen2.5-0.5B"
 
 
 def test_a_card_passes_on_a_known_licence(pipeline: Path) -> None:
-    made = record("grpo", load_params(PARAMS))
+    made = Origin("grpo", load_params(PARAMS)).record
     (SFT_MODEL / CARD).write_text("---\nlicense: apache-2.0\n---\n# x\n")
     assert parts_of(card(made, {}, "", "", SFT_MODEL))[0]["license"] == "apache-2.0"
     for text in ("no front matter", "---\nlicense: [\n---\n", "---\nlicense: 'a\n  b'\n---\n", "---\n"):
@@ -345,7 +352,7 @@ def test_a_card_passes_on_a_known_licence(pipeline: Path) -> None:
 def test_text_of_models_and_users_is_escaped(pipeline: Path, params_with: ParamsWith) -> None:
     evil = "</pre><script>alert(1)</script>\n---\nlicense: mit\n| a | `b` |"
     params = params_with({"prompts.system": evil, "model.name_or_path": "x</code><b>"})
-    front, body = parts_of(card(record("grpo", params), {"a|b`<i>": 1.0}, evil, evil, None))
+    front, body = parts_of(card(Origin("grpo", params).record, {"a|b`<i>": 1.0}, evil, evil, None))
     assert "license" not in front
     assert "<script" not in body
     assert body.count("</pre>") == 3

@@ -13,11 +13,13 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from stages import export, grpo, lora, prepare, sft
-from stages.errors import InputError, RetryError
-from stages.resume import Saver
-from stages.scratch import random_model, train_tokenizer
-from stages.training import align_special_tokens
+from posttrain.errors import InputError, RetryError
+from posttrain.grpo import trainer as grpo_trainer
+from posttrain.training import export, lora
+from posttrain.training.from_scratch import random_model, train_tokenizer
+from posttrain.training.models import align_special_tokens
+from posttrain.training.resume import Saver
+from stages import grpo, prepare, sft
 from tests.conftest import ParamsWith
 
 TARGETS = ["q_proj", "down_proj"]
@@ -157,11 +159,11 @@ def test_adapters_need_no_second_model(beta: float, params_with: ParamsWith, tmp
     model = random_model(params.model.scratch, tokenizer)
     align_special_tokens(model, tokenizer)
     model.save_pretrained(tmp_path)
-    trainer = grpo.Trainer(
+    trainer = grpo_trainer.Trainer(
         model=str(tmp_path),
         reward_funcs=[lambda completions, **_: [0.0] * len(completions)],
-        args=grpo.trainer_config(params, tmp_path / "trainer"),
-        train_dataset=grpo.to_dataset([{"problem": "Solve: 3x - 5 = 10"}], params),
+        args=grpo_trainer.trainer_config(params, tmp_path / "trainer"),
+        train_dataset=grpo_trainer.to_dataset([{"problem": "Solve: 3x - 5 = 10"}], params),
         processing_class=tokenizer,
         peft_config=lora.adapter_config(params),
         **lora.loading(params),

@@ -9,9 +9,17 @@ from typing import Any
 
 import pytest
 
-from stages.errors import InputError
-from stages.manifest import publish, publish_files, read_jsonl, require_complete, scratch, write_json, write_jsonl
-from stages.paths import SCRATCH
+from posttrain.errors import InputError
+from posttrain.outputs.manifest import (
+    publish,
+    publish_files,
+    read_jsonl,
+    require_complete,
+    scratch,
+    write_json,
+    write_jsonl,
+)
+from posttrain.paths import SCRATCH
 from tests.conftest import PROJECT
 
 # FIPS 180-2, appendix B.1, and the hash of nothing.

@@ -10,12 +10,14 @@ import pytest
 import torch
 from trl import GRPOConfig, SFTConfig
 
-from stages import check, grpo, sft
-from stages.errors import InputError
-from stages.params import Params
-from stages.rewards import Scoring
-from stages.scratch import random_model, train_tokenizer
-from stages.training import align_special_tokens
+from posttrain.commands.check import checks as check
+from posttrain.errors import InputError
+from posttrain.grpo import trainer as grpo_trainer
+from posttrain.params.schema import Params
+from posttrain.rewards.scoring import Scoring
+from posttrain.sft import trainer as sft_trainer
+from posttrain.training.from_scratch import random_model, train_tokenizer
+from posttrain.training.models import align_special_tokens
 from tests.conftest import ParamsWith
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -31,7 +33,9 @@ SMALL = {
 }
 
 
-def trainer_with(params: Params, folder: Path, scores: Callable[..., list[float]] | None = None) -> grpo.Trainer:
+def trainer_with(
+    params: Params, folder: Path, scores: Callable[..., list[float]] | None = None
+) -> grpo_trainer.Trainer:
     """The stage's trainer on a random model; `scores` is its only reward."""
     torch.manual_seed(0)
     tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
@@ -40,11 +44,11 @@ def trainer_with(params: Params, folder: Path, scores: Callable[..., list[float]
     model.save_pretrained(folder / "model")
     reward = scores or (lambda completions, **_: [0.0] * len(completions))
     reward.__name__ = "accuracy"
-    trainer = grpo.Trainer(
+    trainer = grpo_trainer.Trainer(
         model=str(folder / "model"),
         reward_funcs=[reward],
-        args=grpo.trainer_config(params, folder / "trainer"),
-        train_dataset=grpo.to_dataset(ROWS, params),
+        args=grpo_trainer.trainer_config(params, folder / "trainer"),
+        train_dataset=grpo_trainer.to_dataset(ROWS, params),
         processing_class=tokenizer,
     )
     trainer.model.train()
@@ -68,7 +72,7 @@ def test_the_tutorials_groups_have_its_advantages(first: int, params_with: Param
     rewards = [reward for group, _ in groups for reward in group]
     params = params_with(SMALL)
     trainer = trainer_with(params, tmp_path, lambda completions, **_: rewards)
-    dataset = grpo.to_dataset(ROWS, params)
+    dataset = grpo_trainer.to_dataset(ROWS, params)
     with Scoring(params.rewards, params.verifier, workers=1) as scoring:
         trainer.scoring, trainer.rows = scoring, ROWS
         batch = trainer._generate_and_score_completions([dict(dataset[i]) for i in (0, 1) for _ in range(4)])
@@ -127,7 +131,7 @@ def gradient(loss: Callable[[Array], float], logp: Array) -> Array:
     return result
 
 
-def fixed_batch(trainer: grpo.Trainer) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def fixed_batch(trainer: grpo_trainer.Trainer) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Eight completions of 1 to 8 tokens, and the model's log-probabilities of them: plain logits over the temperature.
 
     The old policy is up to a factor of 2 away, so that both signs of the advantage meet ratios within and beyond either
@@ -217,9 +221,9 @@ def test_the_trainers_loss_and_gradient_are_the_papers(
 
 def test_an_option_reaches_trl(params_with: ParamsWith, tmp_path: Path) -> None:
     further = {"delta": 4, "off_policy_mask_threshold": 0.5, "optim": "adafactor", "generation_kwargs": {"top_k": 5}}
-    config = grpo.trainer_config(params_with({"grpo.trl": further}), tmp_path)
+    config = grpo_trainer.trainer_config(params_with({"grpo.trl": further}), tmp_path)
     assert {name: getattr(config, name) for name in further} == further
-    assert sft.trainer_config(params_with({"sft.trl": {"loss_type": "dft"}}), tmp_path).loss_type == "dft"
+    assert sft_trainer.trainer_config(params_with({"sft.trl": {"loss_type": "dft"}}), tmp_path).loss_type == "dft"
 
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
@@ -242,7 +246,7 @@ def test_a_wrong_option_is_refused(
 ) -> None:
     params = params_with({"grpo.trl": further})
     with pytest.raises(InputError, match="wanted") as caught:
-        grpo.trainer_config(params, project)
+        grpo_trainer.trainer_config(params, project)
     assert caught.value.where == f"params.yaml: {where}"
     assert wanted in caught.value.wanted
 
@@ -257,7 +261,7 @@ def test_the_check_refuses_what_the_stages_would(params_with: ParamsWith, projec
 
 def test_everything_of_the_objective_can_be_set(params_with: ParamsWith) -> None:
     """What is neither a key of the section nor refused; a new TRL that adds one shows here."""
-    from stages.trl_options import OWNED, OWNED_PREFIXES, types_of
+    from posttrain.training.trl_options import OWNED, OWNED_PREFIXES, types_of
 
     named = set(params_with({}).grpo.model_dump())
     free = {name for name in types_of(GRPOConfig) if name not in OWNED and not name.startswith(OWNED_PREFIXES)} - named

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stages.errors import InputError
-from stages.params import check_params, load_params, read_yaml
+from posttrain.errors import InputError
+from posttrain.params.file import check_params, load_params, read_yaml
 
 REMOVED = object()
 
@@ -229,7 +229,7 @@ def test_params_cannot_be_changed(root: Path) -> None:
 
 
 def test_the_schema_imports_nothing_heavy(root: Path) -> None:
-    code = "import sys, stages.params; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "import sys, posttrain.params.file; print(*{name.partition('.')[0] for name in sys.modules})"
     shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     imported = set(shown.stdout.split())
     assert "pydantic" in imported

@@ -13,19 +13,25 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from stages import plan
-from stages.check.estimate import GIB, Shape
-from stages.cli import main
-from stages.errors import InputError
-from stages.params import load_params
-from stages.paths import PARAMS
-from stages.plan import DDP, LORA, PRECISIONS, ZERO2, ZERO3, Cluster, Decoder, Engine, Plan, Work
-from stages.recipe import merged
+from posttrain.cli import main
+from posttrain.commands.check.estimate import GIB, Shape
+from posttrain.commands.plan import command as plan_command
+from posttrain.commands.plan import memory as plan_memory
+from posttrain.commands.plan import model as plan_model
+from posttrain.commands.plan import request as plan_request
+from posttrain.commands.plan import seconds as plan_seconds
+from posttrain.commands.plan.model import Decoder
+from posttrain.commands.plan.plan import Plan
+from posttrain.commands.plan.request import DDP, LORA, PRECISIONS, ZERO2, ZERO3, Cluster, Engine, Work
+from posttrain.errors import InputError
+from posttrain.params.file import load_params
+from posttrain.params.recipes import merged
+from posttrain.paths import PARAMS
 
 MIXED = PRECISIONS["mixed"]
-SEVEN = plan.of_size(7e9)
+SEVEN = plan_model.of_size(7e9)
 WORK = Work(512, 256, 1024, iterations=1, steps=500, reference=True, rank=16, adapters=False)
-NODE = Cluster(8, 80.0, plan.default_reserve_gib(80.0))
+NODE = Cluster(8, 80.0, plan_request.default_reserve_gib(80.0))
 ASLEEP = Engine(server=False, tensor_parallel=1, share=0.3, sleeps=True)
 SERVER = Engine(server=True, tensor_parallel=2, share=0.9, sleeps=False)
 SMALL = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -49,7 +55,7 @@ TINY = {**SMALL, "num_key_value_heads": 2, "vocab_size": 384}
 def test_the_parameters_of_a_config_are_those_of_the_model(config: Any, model: Any, tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
     real = model(config)
-    counted = plan.from_config(tmp_path / "config.json")
+    counted = plan_model.from_config(tmp_path / "config.json")
     assert counted.parameters == sum(p.numel() for p in real.parameters())
     linear = [m for name, m in real.named_modules() if isinstance(m, torch.nn.Linear) and name != "lm_head"]
     assert counted.adapted == sum(m.in_features + m.out_features for m in linear)
@@ -60,15 +66,15 @@ def test_the_parameters_of_a_config_are_those_of_the_model(config: Any, model: A
     [("Qwen2.5-0.5B", 494_032_768), ("Qwen2.5-1.5B", 1_543_714_304), ("Qwen2.5-7B", 7_615_616_512)],
 )
 def test_the_widths_are_those_of_published_models(name: str, parameters: int) -> None:
-    assert plan.decoder(plan.QWEN[name], name).parameters == parameters
+    assert plan_model.decoder(plan_model.QWEN[name], name).parameters == parameters
 
 
 def test_a_size_alone_takes_the_nearest_widths() -> None:
     assert (SEVEN.parameters, SEVEN.shape.hidden, SEVEN.shape.layers) == (7_000_000_000, 3584, 28)
-    assert plan.of_size(2e9).shape.hidden == 1536
+    assert plan_model.of_size(2e9).shape.hidden == 1536
     for size in (1e6, 1e12):
         with pytest.raises(InputError, match="--config"):
-            plan.of_size(size)
+            plan_model.of_size(size)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +83,9 @@ def test_a_size_alone_takes_the_nearest_widths() -> None:
 def test_a_config_that_cannot_be_counted_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError):
-        plan.from_config(tmp_path / "config.json")
+        plan_model.from_config(tmp_path / "config.json")
     with pytest.raises(InputError):
-        plan.from_config(tmp_path / "missing.json")
+        plan_model.from_config(tmp_path / "missing.json")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -88,20 +94,22 @@ def test_a_config_that_cannot_be_counted_is_refused(text: str, tmp_path: Path) -
 
 def test_states_by_hand() -> None:
     p = 7e9
-    assert plan.states(SEVEN, DDP, 8, MIXED, 16) == (2 * p, 2 * p, 12 * p)
-    assert plan.states(SEVEN, ZERO2, 8, MIXED, 16) == (2 * p, 2 * p / 8, 12 * p / 8)
-    assert plan.states(SEVEN, ZERO3, 8, MIXED, 16) == (2 * p / 8, 2 * p / 8, 12 * p / 8)
-    assert sum(plan.states(SEVEN, ZERO3, 8, MIXED, 16)) == p * 16 / 8 == 14e9
-    assert plan.states(SEVEN, DDP, 1, PRECISIONS["float32"], 16) == (4 * p, 4 * p, 8 * p)
+    assert plan_memory.states(SEVEN, DDP, 8, MIXED, 16) == (2 * p, 2 * p, 12 * p)
+    assert plan_memory.states(SEVEN, ZERO2, 8, MIXED, 16) == (2 * p, 2 * p / 8, 12 * p / 8)
+    assert plan_memory.states(SEVEN, ZERO3, 8, MIXED, 16) == (2 * p / 8, 2 * p / 8, 12 * p / 8)
+    assert sum(plan_memory.states(SEVEN, ZERO3, 8, MIXED, 16)) == p * 16 / 8 == 14e9
+    assert plan_memory.states(SEVEN, DDP, 1, PRECISIONS["float32"], 16) == (4 * p, 4 * p, 8 * p)
     # 28 layers; q, o: 2 x (3584 + 3584); k, v: 2 x (3584 + 512); gate, up, down: 3 x (3584 + 18944)
     adapter = 16 * 28 * (2 * 7168 + 2 * 4096 + 3 * 22528)
-    assert plan.states(SEVEN, LORA, 8, MIXED, 16) == (2 * p + 4 * adapter, 4 * adapter, 8 * adapter)
+    assert plan_memory.states(SEVEN, LORA, 8, MIXED, 16) == (2 * p + 4 * adapter, 4 * adapter, 8 * adapter)
 
 
 def test_a_figure_of_the_zero_paper() -> None:
     # Figure 1 of arXiv:1910.02054: 7.5 billion parameters, 64 GPUs: 120 GB, 16.6 GB and 1.9 GB.
     model = replace(SEVEN, parameters=7_500_000_000)
-    total = {strategy.name: sum(plan.states(model, strategy, 64, MIXED, 1)) / 1e9 for strategy in (DDP, ZERO2, ZERO3)}
+    total = {
+        strategy.name: sum(plan_memory.states(model, strategy, 64, MIXED, 1)) / 1e9 for strategy in (DDP, ZERO2, ZERO3)
+    }
     assert total["ddp"] == pytest.approx(120.0)
     assert total["zero2"] == pytest.approx(16.6, abs=0.05)
     assert total["zero3 / fsdp"] == pytest.approx(1.9, abs=0.05)
@@ -114,17 +122,17 @@ def test_states_and_update_are_deepspeeds_own_estimate(gpus: int, monkeypatch: p
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as zero3
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as zero2
 
-    for model in (SEVEN, plan.of_size(1.5e9)):
-        p, update = model.parameters, plan.update(model, ZERO2, gpus, MIXED)
-        ours = sum(plan.states(model, ZERO2, gpus, MIXED, 1)) + update
+    for model in (SEVEN, plan_model.of_size(1.5e9)):
+        p, update = model.parameters, plan_memory.update(model, ZERO2, gpus, MIXED)
+        ours = sum(plan_memory.states(model, ZERO2, gpus, MIXED, 1)) + update
         assert ours == pytest.approx(zero2(p, gpus, 1, cpu_offload=False)[1], rel=1e-6)
         gathered = 4 * model.largest_layer
-        ours = sum(plan.states(model, ZERO3, gpus, MIXED, 1)) + update + gathered
+        ours = sum(plan_memory.states(model, ZERO3, gpus, MIXED, 1)) + update + gathered
         # 2 + 2 + 12 and 4 of float32 gradients are 20 bytes a parameter, as in theirs of ZeRO-2; of ZeRO-3 it says 18.
         theirs = zero3(p, model.largest_layer, gpus, 1, cpu_offload=False, cpu_offload_params=False)[1]
         assert ours - theirs == pytest.approx(2 * p / gpus, abs=2)
-        buckets = 2 * 2 * plan.BUCKET
-        assert plan.buffers(model, ZERO3, gpus, MIXED, 1) == buckets + gathered
+        buckets = 2 * 2 * plan_memory.BUCKET
+        assert plan_memory.buffers(model, ZERO3, gpus, MIXED, 1) == buckets + gathered
 
 
 def trained_step(config: Qwen2Config) -> tuple[Qwen2ForCausalLM, torch.optim.AdamW]:
@@ -144,9 +152,9 @@ def test_states_are_the_tensors_of_a_real_step(tied: bool) -> None:
     config = Qwen2Config(**TINY, tie_word_embeddings=tied)
     model, optimizer = trained_step(config)
     moments = [tensor for state in optimizer.state.values() for name, tensor in state.items() if name != "step"]
-    counted = plan.decoder(config.to_dict(), "tiny")
+    counted = plan_model.decoder(config.to_dict(), "tiny")
     weights = bytes_of(model.parameters()), bytes_of(p.grad for p in model.parameters()), bytes_of(moments)
-    assert plan.states(counted, DDP, 1, PRECISIONS["float32"], 16) == weights
+    assert plan_memory.states(counted, DDP, 1, PRECISIONS["float32"], 16) == weights
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -168,10 +176,10 @@ def test_activations_are_what_a_real_pass_saves(dtype: torch.dtype, checkpointin
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model.model(torch.ones(4, 64, dtype=torch.long), use_cache=False)
     real = sum(size for size, _ in saved.values())
-    counted = plan.decoder(config.to_dict(), "tiny")
-    expected = plan.activations(counted, 4 * 64, dtype.itemsize, checkpointing)
+    counted = plan_model.decoder(config.to_dict(), "tiny")
+    expected = plan_memory.activations(counted, 4 * 64, dtype.itemsize, checkpointing)
     if checkpointing:  # the layer that is recomputed is there in the backward pass alone
-        expected -= 4 * 64 * plan.layer_bytes(counted, dtype.itemsize)
+        expected -= 4 * 64 * plan_memory.layer_bytes(counted, dtype.itemsize)
     assert expected == pytest.approx(real, rel=0.15)
 
 
@@ -179,17 +187,19 @@ def test_the_rest_of_memory_by_hand() -> None:
     model = Decoder("x", Shape(10, 20, 2, 100, 5, tied=False), queries=10, parameters=4000, adapted=300)
     work = Work(16, 6, 4, iterations=1, steps=1, reference=True, rank=2, adapters=False)
     # queries and output 20, keys and values 10, four of 20; two norms of (4 + 2 + 2) x 10
-    assert plan.layer_bytes(model, 2) == 2 * (20 + 10 + 80) + 2 * 80
-    assert plan.activations(model, 30, 2, False) == 30 * (2 * 380 + 80)
-    assert plan.activations(model, 30, 2, True) == 30 * (2 * 2 * 10 + 380 + 80)
+    assert plan_memory.layer_bytes(model, 2) == 2 * (20 + 10 + 80) + 2 * 80
+    assert plan_memory.activations(model, 30, 2, False) == 30 * (2 * 380 + 80)
+    assert plan_memory.activations(model, 30, 2, True) == 30 * (2 * 2 * 10 + 380 + 80)
     # three float32 copies of 3 sequences x 4 tokens x 100; or a tile of 12 x 100 and float32 gradients
-    assert plan.logits(model, 3, work, 2, chunked=False, adapters=False) == 3 * 4 * 3 * 4 * 100
-    assert plan.logits(model, 3, work, 2, chunked=True, adapters=False) == 12 * 100 * 2 + 4 * 12 * 10 + 4 * 100 * 10
-    assert plan.logits(model, 3, work, 2, chunked=True, adapters=True) == 12 * 100 * 2 + 4 * 12 * 10
+    assert plan_memory.logits(model, 3, work, 2, chunked=False, adapters=False) == 3 * 4 * 3 * 4 * 100
+    assert (
+        plan_memory.logits(model, 3, work, 2, chunked=True, adapters=False) == 12 * 100 * 2 + 4 * 12 * 10 + 4 * 100 * 10
+    )
+    assert plan_memory.logits(model, 3, work, 2, chunked=True, adapters=True) == 12 * 100 * 2 + 4 * 12 * 10
     # keys and values, 2 layers, width 5, 8 sequences of 10 tokens; 8 x 100 logits twice
     cache = 2 * 2 * 2 * 5 * 8 * 10 + 2 * 4 * 8 * 100
-    assert plan.generation(model, DDP, 2, 8, work, 2) == cache
-    assert plan.generation(model, ZERO3, 2, 8, work, 2) == cache + 4000
+    assert plan_memory.generation(model, DDP, 2, 8, work, 2) == cache
+    assert plan_memory.generation(model, ZERO3, 2, 8, work, 2) == cache + 4000
     cluster = Cluster(2, 1.0, 0.5)
     small = planned(model, work, cluster)
     used = small.memory(DDP, True, False, 3)
@@ -220,9 +230,9 @@ def test_memory_of_a_colocated_vllm_by_hand() -> None:
 def test_room_for_completions_by_hand() -> None:
     """7e9 parameters of 2 bytes, and a token of 28 layers x 512 x 2 (keys, values) x 2 bytes, of 1280 a completion."""
     a_completion = 28 * 512 * 2 * 2 * 1280
-    assert plan.room(SEVEN, ASLEEP, WORK, NODE, 2) == int((24 * GIB - 14e9) / a_completion)
-    assert plan.room(SEVEN, SERVER, WORK, NODE, 2) == int((2 * 72 * GIB - 14e9) / a_completion)
-    assert plan.room(SEVEN, replace(ASLEEP, share=0.1), WORK, NODE, 2) == 0
+    assert plan_memory.room(SEVEN, ASLEEP, WORK, NODE, 2) == int((24 * GIB - 14e9) / a_completion)
+    assert plan_memory.room(SEVEN, SERVER, WORK, NODE, 2) == int((2 * 72 * GIB - 14e9) / a_completion)
+    assert plan_memory.room(SEVEN, replace(ASLEEP, share=0.1), WORK, NODE, 2) == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -234,21 +244,21 @@ def test_time_by_hand() -> None:
     work = Work(16, 6, 4, iterations=1, steps=1, reference=True, rank=2, adapters=False)
     cluster = Cluster(2, 1.0, 0.0, tflops=1e-8, utilisation=0.5, bandwidth=2e4, link=1e4, efficiency=0.5)
     assert cluster.flops == 5000
-    assert plan.training_s(model, DDP, False, work, cluster) == 6 * 4000 * 160 / 10000
-    assert plan.training_s(model, DDP, True, work, cluster) == 8 * 4000 * 160 / 10000
-    assert plan.training_s(model, LORA, False, work, cluster) == 4 * 4000 * 160 / 10000
-    assert plan.scoring_s(model, True, work, cluster) == 2 * 4000 * 160 / 10000
-    assert plan.scoring_s(model, True, replace(work, iterations=2), cluster) == 4 * 4000 * 160 / 10000
-    assert plan.scoring_s(model, False, work, cluster) == 0
+    assert plan_seconds.training_s(model, DDP, False, work, cluster) == 6 * 4000 * 160 / 10000
+    assert plan_seconds.training_s(model, DDP, True, work, cluster) == 8 * 4000 * 160 / 10000
+    assert plan_seconds.training_s(model, LORA, False, work, cluster) == 4 * 4000 * 160 / 10000
+    assert plan_seconds.scoring_s(model, True, work, cluster) == 2 * 4000 * 160 / 10000
+    assert plan_seconds.scoring_s(model, True, replace(work, iterations=2), cluster) == 4 * 4000 * 160 / 10000
+    assert plan_seconds.scoring_s(model, False, work, cluster) == 0
     # 8 sequences: 12.8 s of computing a token against (8000 + 2 x 20 x 8 x 8) / 10000 s of reading
-    assert plan.generation_s(model, work, cluster, 2) == pytest.approx(12.8 * 6 + 4 * 12.8)
+    assert plan_seconds.generation_s(model, work, cluster, 2) == pytest.approx(12.8 * 6 + 4 * 12.8)
     fast = replace(cluster, tflops=1.0)
-    assert plan.generation_s(model, work, fast, 2) == pytest.approx(4 * (8000 + 2560) / 10000)
+    assert plan_seconds.generation_s(model, work, fast, 2) == pytest.approx(4 * (8000 + 2560) / 10000)
     # 8 sequences, 2 at a time: 4 passes; 4000 parameters x 2 bytes x 1/2 at 5000 a second
     moved = {DDP: 2, ZERO2: 5, ZERO3: 13}
     for strategy, volume in moved.items():
-        assert plan.communication_s(model, strategy, 2, work, cluster, 2) == pytest.approx(volume * 0.8)
-    assert plan.communication_s(model, DDP, 2, work, replace(cluster, gpus=1), 2) == 0
+        assert plan_seconds.communication_s(model, strategy, 2, work, cluster, 2) == pytest.approx(volume * 0.8)
+    assert plan_seconds.communication_s(model, DDP, 2, work, replace(cluster, gpus=1), 2) == 0
 
 
 def test_time_of_vllm_by_hand() -> None:
@@ -257,16 +267,18 @@ def test_time_of_vllm_by_hand() -> None:
     cluster = Cluster(2, 8800 / GIB, 0.0, tflops=1.0, utilisation=0.5, bandwidth=2e4, link=1e4, efficiency=0.5)
     # A completion's cache: 2 x 2 layers x 5 wide x 2 bytes x 10 tokens. Weights leave room for 2 of a GPU's 8: 4 times.
     colocated = Engine(server=False, tensor_parallel=1, share=1.0, sleeps=False)
-    assert plan.room(model, colocated, work, cluster, 2) == 2
-    assert plan.generation_s(model, work, cluster, 2, colocated) == pytest.approx(4 * 4 * (8000 + 640) / 10000)
+    assert plan_memory.room(model, colocated, work, cluster, 2) == 2
+    assert plan_seconds.generation_s(model, work, cluster, 2, colocated) == pytest.approx(4 * 4 * (8000 + 640) / 10000)
     # All 16 on a server of two GPUs, whose memory is read at once: room for 24.
     server = Engine(server=True, tensor_parallel=2, share=1.0, sleeps=False)
-    assert plan.generation_s(model, work, cluster, 2, server) == pytest.approx(4 * (8000 + 16 * 320) / 20000)
-    assert plan.handing_over_s(model, server, cluster, 2) == 8000 / 5000
-    assert plan.handing_over_s(model, colocated, cluster, 2) == 0
+    assert plan_seconds.generation_s(model, work, cluster, 2, server) == pytest.approx(4 * (8000 + 16 * 320) / 20000)
+    assert plan_seconds.handing_over_s(model, server, cluster, 2) == 8000 / 5000
+    assert plan_seconds.handing_over_s(model, colocated, cluster, 2) == 0
     # With room for all, what generates makes no difference to the formula.
     roomy = replace(cluster, memory_gib=1.0)
-    assert plan.generation_s(model, work, roomy, 2, colocated) == plan.generation_s(model, work, roomy, 2)
+    assert plan_seconds.generation_s(model, work, roomy, 2, colocated) == plan_seconds.generation_s(
+        model, work, roomy, 2
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -290,32 +302,32 @@ def test_the_micro_batch_is_the_largest_divisor_that_fits() -> None:
 
 def test_the_recommendation_is_the_fastest_that_does_what_is_wanted() -> None:
     rows = planned().rows()
-    best = plan.recommended(rows, WORK)
+    best = plan_command.recommended(rows, WORK)
     assert best is not None
     assert (best.strategy, best.reference) == (ZERO2, True)
     assert best.seconds == min(r.seconds for r in rows if r.fits and r.reference and not r.strategy.adapters)
-    without = plan.recommended(rows, replace(WORK, reference=False))
+    without = plan_command.recommended(rows, replace(WORK, reference=False))
     assert without is not None
     assert not without.reference
-    adapters = plan.recommended(rows, replace(WORK, adapters=True))
+    adapters = plan_command.recommended(rows, replace(WORK, adapters=True))
     assert adapters is not None
     assert adapters.strategy == LORA
     # One GPU of 80 GiB holds 7 billion parameters with adapters only.
     small = replace(WORK, sequences=64)
-    alone = plan.recommended(planned(work=small, cluster=replace(NODE, gpus=1)).rows(), small)
+    alone = plan_command.recommended(planned(work=small, cluster=replace(NODE, gpus=1)).rows(), small)
     assert alone is not None
     assert alone.strategy == LORA
-    assert plan.recommended([], WORK) is None
+    assert plan_command.recommended([], WORK) is None
 
 
 def test_what_would_fit_fits() -> None:
-    tight = planned(cluster=Cluster(8, 12.0, plan.default_reserve_gib(12.0)))
+    tight = planned(cluster=Cluster(8, 12.0, plan_request.default_reserve_gib(12.0)))
     with pytest.raises(InputError) as caught:
-        plan.require_fit(tight, tight.rows())
+        plan_command.require_fit(tight, tight.rows())
     memory_gib = float(caught.value.do.split()[1])
-    enough = replace(tight, cluster=Cluster(8, memory_gib, plan.default_reserve_gib(memory_gib)))
+    enough = replace(tight, cluster=Cluster(8, memory_gib, plan_request.default_reserve_gib(memory_gib)))
     assert any(row.fits for row in enough.rows())
-    little = replace(tight, cluster=Cluster(8, memory_gib - 1.5, plan.default_reserve_gib(memory_gib - 1.5)))
+    little = replace(tight, cluster=Cluster(8, memory_gib - 1.5, plan_request.default_reserve_gib(memory_gib - 1.5)))
     assert not any(row.fits for row in little.rows())
 
 
@@ -324,7 +336,7 @@ def test_sleep_is_advised_where_vllm_trains_along_and_is_awake() -> None:
     for engine in (ASLEEP, replace(ASLEEP, sleeps=False), SERVER):
         tight = replace(planned(cluster=Cluster(8, 48.0, 40.0)), engine=engine)
         with pytest.raises(InputError) as caught:
-            plan.require_fit(tight, tight.rows())
+            plan_command.require_fit(tight, tight.rows())
         advice[engine] = "--enable-sleep-mode" in caught.value.do
     assert list(advice.values()) == [False, True, False]
 
@@ -332,7 +344,7 @@ def test_sleep_is_advised_where_vllm_trains_along_and_is_awake() -> None:
 def test_more_gpus_are_named_where_they_help() -> None:
     alone = planned(cluster=replace(NODE, gpus=1, memory_gib=40.0, reserve_gib=4.7))
     with pytest.raises(InputError, match="--gpus") as caught:
-        plan.require_fit(alone, alone.rows())
+        plan_command.require_fit(alone, alone.rows())
     gpus = int(caught.value.do.split("--gpus ")[1].split(";")[0])
     assert any(row.fits for row in replace(alone, cluster=replace(alone.cluster, gpus=gpus)).rows())
 
@@ -349,7 +361,7 @@ def test_the_command_reads_params(project: Path, capsys: pytest.CaptureFixture[s
     assert "128 completions of 2048 tokens after prompts of 256" in shown  # 8 x 16 of the shipped params
     assert "100 steps" in shown
     assert "\nplan | zero2, with a reference" in shown
-    work = plan.work_of({"num_generations": 4, "prompt_length": 9}, load_params(PARAMS))
+    work = plan_command.work_of({"num_generations": 4, "prompt_length": 9}, load_params(PARAMS))
     assert work == Work(32, 9, 80, iterations=1, steps=100, reference=True, rank=16, adapters=False)
 
 
@@ -361,13 +373,13 @@ def test_the_command_says_what_was_wanted_and_does_not_fit(project: Path, capsys
 
 
 def test_vllm_is_that_of_params_or_of_flags(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan.engine_of({}, load_params(PARAMS)) is None
+    assert plan_command.engine_of({}, load_params(PARAMS)) is None
     changes = {"grpo.use_vllm": True, "launch.vllm.enable_sleep_mode": True}
     PARAMS.write_text(merged(None, changes))
-    assert plan.engine_of({}, load_params(PARAMS)) == ASLEEP
-    assert plan.engine_of({"vllm": "no"}, load_params(PARAMS)) is None
+    assert plan_command.engine_of({}, load_params(PARAMS)) == ASLEEP
+    assert plan_command.engine_of({"vllm": "no"}, load_params(PARAMS)) is None
     asked = {"vllm": "server", "tensor_parallel_size": 2, "gpu_memory_utilization": 0.9}
-    assert plan.engine_of(asked, load_params(PARAMS)) == plan.engine_of(asked, None) == SERVER
+    assert plan_command.engine_of(asked, load_params(PARAMS)) == plan_command.engine_of(asked, None) == SERVER
     assert main(ASK) == 0
     shown = capsys.readouterr().out
     assert "gener. is vLLM's on groups of 1, 0.3 of a GPU: KV cache for" in shown
@@ -453,7 +465,7 @@ def test_a_servers_gpus_are_paid_for() -> None:
 
 
 def test_it_imports_no_torch(root: Path, tmp_path: Path) -> None:
-    code = f"import sys\nfrom stages.cli import main\nassert main({ASK}) == 0\nassert 'torch' not in sys.modules"
+    code = f"import sys\nfrom posttrain.cli import main\nassert main({ASK}) == 0\nassert 'torch' not in sys.modules"
     environment = {"PYTHONPATH": str(root), "PATH": ""}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True)
 

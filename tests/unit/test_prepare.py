@@ -13,15 +13,16 @@ from typing import Any, NoReturn
 
 import pytest
 
+from posttrain.data import problems as data_problems
+from posttrain.data.equations import Equation, equations, teacher_trace
+from posttrain.data.problems import Problem, cap, decontaminate, deduplicate, gradable, held_out, normalise
+from posttrain.data.sources import load_rows, read_lines
+from posttrain.errors import InputError
+from posttrain.outputs.manifest import MANIFEST, require_complete
+from posttrain.params.schema import Equations, Params, Teacher
+from posttrain.paths import PREPARED, SCRATCH
+from posttrain.rewards.scoring import Verifier
 from stages import prepare
-from stages.errors import InputError
-from stages.manifest import MANIFEST, require_complete
-from stages.params import Equations, Params, Teacher
-from stages.paths import PREPARED, SCRATCH
-from stages.prepare import Problem, cap, decontaminate, deduplicate, gradable, held_out, normalise
-from stages.prepare.equations import Equation, equations, teacher_trace
-from stages.prepare.sources import load_rows, read_lines
-from stages.rewards import Verifier
 
 ParamsWith = Callable[[dict[str, Any]], Params]
 
@@ -171,9 +172,9 @@ def test_the_shares_of_mistakes() -> None:
 
 
 def test_the_seed_draws_the_mistakes_and_nothing_else(params_with: ParamsWith) -> None:
-    one = prepare.built_in(params_with({**SMALL, "seed": 1}))
-    again = prepare.built_in(params_with({**SMALL, "seed": 1}))
-    other = prepare.built_in(params_with({**SMALL, "seed": 2}))
+    one = data_problems.built_in(params_with({**SMALL, "seed": 1}))
+    again = data_problems.built_in(params_with({**SMALL, "seed": 1}))
+    other = data_problems.built_in(params_with({**SMALL, "seed": 2}))
     assert one == again
     for part in (0, 1):
         assert [(p.text, p.answer) for p in one[part]] == [(p.text, p.answer) for p in other[part]]
@@ -181,7 +182,7 @@ def test_the_seed_draws_the_mistakes_and_nothing_else(params_with: ParamsWith) -
 
 
 def test_built_in_splits_all_equations(params_with: ParamsWith) -> None:
-    train, test = prepare.built_in(params_with(SMALL))
+    train, test = data_problems.built_in(params_with(SMALL))
     # 3 x 4 x 4 x 2 = 96 equations in two parts; three traces for each to train on, none for the others.
     assert len({p.text for p in [*train, *test]}) == len(train) + len(test) == 96
     assert {len(p.completions) for p in train} == {3}

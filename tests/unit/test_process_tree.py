@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stages import process_tree as module
-from stages.process_tree import process_tree
+from posttrain.processes import process_tree as module
+from posttrain.processes.process_tree import process_tree
 from tests.held_locks import is_released
 from tests.processes import wait
 
@@ -81,12 +81,13 @@ def test_the_keeper_knows_its_processes_on_any_system(here: Path, linux: bool, w
     if linux and sys.platform != "linux":
         pytest.skip("there is no /proc")
     keeper = (
-        f"import sys, stages.process_tree as module\nmodule.LINUX = {linux}\nsys.exit(module.keep(1.0, sys.argv[1:]))\n"
+        "import sys, posttrain.processes.process_tree as module\n"
+        f"module.LINUX = {linux}\nsys.exit(module.keep(1.0, sys.argv[1:]))\n"
     )
     with Path("log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", keeper, sys.executable, "-S", "program.py", "first", "same", what],
-            env={**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2])},
             stdin=subprocess.PIPE,
             stdout=log,
             start_new_session=True,

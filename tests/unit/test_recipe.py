@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.errors import InputError
-from stages.params import check_params, load_params, read_yaml
-from stages.paths import PARAMS
-from stages.recipe import apply_recipe, list_recipes, merged
+from posttrain.errors import InputError
+from posttrain.params.file import check_params, load_params, read_yaml
+from posttrain.params.recipes import apply_recipe, list_recipes, merged
+from posttrain.paths import PARAMS
 from tests.conftest import PROJECT
 
 SMALL = r"""# A small recipe for tests

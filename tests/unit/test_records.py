@@ -12,10 +12,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from stages import check, grpo, prepare, sft, trackers, training
-from stages.errors import InputError
-from stages.paths import GRPO_RESULTS, RUN_LOG
-from stages.records import KeptCompletions, StepClock
+from posttrain.commands.check import checks as check
+from posttrain.errors import InputError
+from posttrain.grpo import trainer as grpo_trainer
+from posttrain.grpo.records import KeptCompletions, StepClock
+from posttrain.paths import GRPO_RESULTS, RUN_LOG
+from posttrain.training import config as training_config
+from posttrain.training import trackers
+from stages import grpo, prepare, sft
 from tests.conftest import ParamsWith
 from tests.unit.test_lora import SMALL as SMALL_WITH_ADAPTERS
 from tests.unit.test_lora import VOWELS
@@ -94,7 +98,7 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_command(
     params = params_with({"launch.report_to": ["trackio"]})
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install trackio"):
-        grpo.trainer_config(params, project)
+        grpo_trainer.trainer_config(params, project)
     (fault,) = [finding for finding in check.findings(params) if finding.level == "fault"]
     assert fault.do == "pip install trackio"
     assert not (project / ".posttrain").exists()
@@ -106,13 +110,13 @@ def test_trackers_write_beside_the_outs(
     params = params_with({"launch.report_to": ["tensorboard", "wandb"]})
     monkeypatch.setattr(trackers, "find_spec", lambda name: object())
     for name, stage, module in (("sft", params.sft, sft), ("grpo", params.grpo, grpo)):
-        kwargs = training.optimisation_kwargs(stage, params.seed, params.launch, project)
+        kwargs = training_config.optimisation_kwargs(stage, params.seed, params.launch, project)
         assert kwargs["report_to"] == ["tensorboard", "wandb"]
         assert os.environ["TENSORBOARD_LOGGING_DIR"].startswith(f".posttrain/logs/tensorboard/{name}-")
         assert os.environ["WANDB_DIR"] == ".posttrain/logs"
         assert module.trainer_config(params, project).report_to == ["tensorboard", "wandb"]
     silent = params_with({})
-    assert grpo.trainer_config(silent, project).report_to == []
+    assert grpo_trainer.trainer_config(silent, project).report_to == []
 
 
 def test_trackers_hear_of_our_columns() -> None:

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
-from stages import paths, report
-from stages.errors import InputError
-from stages.manifest import publish, write_json, write_jsonl
-from stages.params import Params, load_params
+from posttrain import paths
+from posttrain.errors import InputError
+from posttrain.outputs.manifest import publish, write_json, write_jsonl
+from posttrain.params.file import load_params
+from posttrain.params.schema import Params
+from posttrain.reporting import charts as reporting_charts
+from posttrain.reporting import page as reporting_page
+from stages import report
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<think>\n<script>alert(1)</script></pre>\n</think>\n<answer>\n\x1b[31mx = 5\n</answer>"
@@ -80,7 +84,7 @@ def test_the_page_states_the_claim_with_its_interval(results: Params) -> None:
     assert "0.820&nbsp;[0.770, 0.870]" in page
     assert "The gate of +0.2\nheld." in page
     assert "3 rows left out: odd." in page
-    assert page.count("<svg") == len(report.PLOTS) + 1  # and the rewards, whichever there are
+    assert page.count("<svg") == len(reporting_charts.PLOTS) + 1  # and the rewards, whichever there are
 
 
 def test_what_the_health_monitor_said_is_on_the_page(results: Params) -> None:
@@ -139,8 +143,8 @@ def test_a_regression_is_called_one(results: Params) -> None:
 
 
 def test_progress_rows_are_means_over_tenths(results: Params) -> None:
-    curve = report.read_curve(paths.GRPO_RESULTS / "curve.tsv")
-    first, middle, last = report.progress(curve)
+    curve = reporting_page.read_curve(paths.GRPO_RESULTS / "curve.tsv")
+    first, middle, last = reporting_page.progress(curve)
     # 20 steps, so a tenth is two of them: steps 1-2, 10-11 and 19-20, each with accuracy step / 20.
     assert (first["step"], first["reward/accuracy"]) == (2, pytest.approx(0.075))
     assert (middle["step"], middle["reward/accuracy"]) == (11, pytest.approx(0.525))
@@ -150,14 +154,14 @@ def test_progress_rows_are_means_over_tenths(results: Params) -> None:
 def test_the_claim_comes_first_in_the_table() -> None:
     metrics = {**model_metrics(0.5), "maj@4": 0.5, "pass@4": 0.9}
     names = ["pass@1", "finished", "format", "maj@4", "pass@4", "reward_disagrees"]
-    assert report.metric_names(metrics) == names
+    assert reporting_page.metric_names(metrics) == names
 
 
 def test_an_empty_cell_is_no_number(tmp_path: Path) -> None:
     (tmp_path / "curve.tsv").write_text("step\tkl\n1\t\n2\t0.5\n")
-    curve = report.read_curve(tmp_path / "curve.tsv")
+    curve = reporting_page.read_curve(tmp_path / "curve.tsv")
     assert curve == {"step": [1, 2], "kl": [None, 0.5]}
-    assert report.window_means(curve, 0, 2) == {"step": 2, "kl": 0.5}
+    assert reporting_page.window_means(curve, 0, 2) == {"step": 2, "kl": 0.5}
 
 
 @pytest.mark.parametrize("missing", ["sft/curve.tsv", "grpo/curve.tsv", "evaluate/metrics.json"])

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from stages import params as schema
-from stages.errors import InputError
-from stages.prompts import completion_text
-from stages.rewards import BUILT_IN, Completion, Scoring, Verifier, judge, total
-from stages.rewards.accuracy import accuracy
+from posttrain.errors import InputError
+from posttrain.params import schema
+from posttrain.prompts import completion_text
+from posttrain.rewards.accuracy import accuracy
+from posttrain.rewards.scoring import BUILT_IN, Completion, Scoring, Verifier, judge, total
 from tests.tutorial import RIGHT
 
 ParamsWith = Callable[[dict[str, Any]], schema.Params]
@@ -195,7 +195,7 @@ def test_the_dry_run_names_a_gold_that_nobody_can_read(scoring: Scoring) -> None
 OWN = """
 import time
 
-from stages.rewards import Completion
+from posttrain.rewards import Completion
 
 
 def brevity(completion: Completion, max_words: int) -> float:
@@ -242,7 +242,7 @@ def own(project: Path) -> Iterator[Callable[..., Scoring]]:
     (project / "rewards").mkdir()
     (project / "rewards" / "own.py").write_text(OWN)
     (project / "elsewhere.py").write_text(OWN)
-    (project / "dvc.yaml").write_text("stages: {grpo: {deps: [rewards, stages/rewards]}}")
+    (project / "dvc.yaml").write_text("stages: {grpo: {deps: [rewards, posttrain/rewards]}}")
     made: list[Scoring] = []
 
     def build(function: str, **parameters: Any) -> Scoring:
@@ -274,7 +274,7 @@ def test_your_own_reward_of_a_group(own: Callable[..., Scoring]) -> None:
 
 def test_your_own_reward_of_an_installed_module(own: Callable[..., Scoring]) -> None:
     # Any function that takes a `completion` will do: this one is ours.
-    assert own("stages.rewards.form:tag_count").score("mine", [Completion("<think>")], 1) == [0.25]
+    assert own("posttrain.rewards.form:tag_count").score("mine", [Completion("<think>")], 1) == [0.25]
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 
-from stages.errors import InputError
-from stages.rewards import sandbox
-from stages.rewards.code import code, last_block
-from stages.rewards.completion import Completion
-from stages.rewards.sandbox import Files, Limits, Outcome, SandboxError, isolation, run_program
+from posttrain.errors import InputError
+from posttrain.rewards import sandbox
+from posttrain.rewards.code import code, last_block
+from posttrain.rewards.completion import Completion
+from posttrain.rewards.sandbox import Files, Limits, Outcome, SandboxError, isolation, run_program
 
 LIMITS = Limits(timeout_s=1, memory_mib=256, threads=8, file_mib=2, output_kib=16)
 ADD = "a, b = map(int, input().split())\nprint(a + b)"
@@ -632,7 +632,7 @@ def test_a_program_dies_with_its_caller(run_any: Run, root: Path, scratch: Path)
     del run_any  # another process runs it
     program = "import ctypes, time; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); time.sleep(1000)"
     caller = (
-        "from stages.rewards.sandbox import Limits, run_program\n"
+        "from posttrain.rewards.sandbox import Limits, run_program\n"
         f"run_program({program!r}, '', Limits(timeout_s=9, memory_mib=256, threads=8, file_mib=1, output_kib=16))"
     )
     with subprocess.Popen(

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from stages.rewards.completion import Completion
-from stages.rewards.form import code_format, format, reasoning_steps, tag_count
+from posttrain.rewards.completion import Completion
+from posttrain.rewards.form import code_format, format, reasoning_steps, tag_count
 from tests.tutorial import RIGHT
 
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
-from stages.rewards.completion import Completion
-from stages.rewards.size import cosine, length, repetition_penalty, soft_overlong_punishment
+from posttrain.rewards.completion import Completion
+from posttrain.rewards.size import cosine, length, repetition_penalty, soft_overlong_punishment
 
 
 def group(*members: tuple[int, bool | None]) -> list[Completion]:

@@ -9,19 +9,16 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from trl import SFTTrainer
 
-from stages import sft
-from stages.errors import InputError
-from stages.params import Params, load_params
-from stages.prompts import TAGS, completion_text, prompt_messages
-from stages.scratch import random_model, train_tokenizer
-from stages.training import (
-    Curve,
-    align_special_tokens,
-    batch_plan,
-    load_model,
-    load_tokenizer,
-    require_chat_template,
-)
+from posttrain.errors import InputError
+from posttrain.params.file import load_params
+from posttrain.params.schema import Params
+from posttrain.prompts import TAGS, completion_text, prompt_messages
+from posttrain.sft import traces as sft_traces
+from posttrain.sft import trainer as sft_trainer
+from posttrain.training.batches import batch_plan
+from posttrain.training.curve import Curve
+from posttrain.training.from_scratch import random_model, train_tokenizer
+from posttrain.training.models import align_special_tokens, load_model, load_tokenizer, require_chat_template
 
 ROOT = Path(__file__).parents[2]
 ROWS = [
@@ -62,10 +59,13 @@ def test_the_tokenizer_does_not_depend_on_the_run(tokenizer: PreTrainedTokenizer
 
 
 def test_loss_is_on_the_completion_only(params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    dataset, _ = sft.to_dataset(ROWS[:2], tokenizer, params)
+    dataset, _ = sft_traces.to_dataset(ROWS[:2], tokenizer, params)
     model = random_model(params.model.scratch, tokenizer)
     trainer = SFTTrainer(
-        model=model, args=sft.trainer_config(params, tmp_path), train_dataset=dataset, processing_class=tokenizer
+        model=model,
+        args=sft_trainer.trainer_config(params, tmp_path),
+        train_dataset=dataset,
+        processing_class=tokenizer,
     )
     batch = trainer.data_collator([trainer.train_dataset[0]])
     learnt = batch["input_ids"][0][batch["labels"][0] != -100]
@@ -78,7 +78,7 @@ def test_loss_is_on_the_completion_only(params: Params, tokenizer: PreTrainedTok
 
 def test_long_rows_are_counted_not_cut(params: Params, tokenizer: PreTrainedTokenizerBase) -> None:
     long = {"id": "long", "problem": ROWS[0]["problem"], "completion": completion_text("1 " * 200, "x = 1")}
-    dataset, too_long = sft.to_dataset([*ROWS, long], tokenizer, params)
+    dataset, too_long = sft_traces.to_dataset([*ROWS, long], tokenizer, params)
     assert (len(dataset), too_long) == (len(ROWS), 1)
 
 
@@ -90,7 +90,7 @@ def test_all_rows_too_long_is_an_error_with_the_longest(params: Params, tokenize
     )
     length = len(tokenizer(text)["input_ids"])
     with pytest.raises(InputError, match=rf"(?s)sft.max_length.*longest has {length} tokens"):
-        sft.to_dataset(ROWS[:1], tokenizer, short)
+        sft_traces.to_dataset(ROWS[:1], tokenizer, short)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_an_epoch_has_whole_steps_of_the_order_it_always_had(
     """23 rows in steps of 5: 20 of them an epoch, the first 20 that the sampler of torch draws."""
     text = {"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}
     shrunk = params.model_copy(update={"sft": params.sft.model_copy(update={"batch_size": 5})})
-    trainer = sft.Trainer(
+    trainer = sft_trainer.Trainer(
         model=random_model(params.model.scratch, tokenizer),
-        args=sft.trainer_config(shrunk, tmp_path),
+        args=sft_trainer.trainer_config(shrunk, tmp_path),
         train_dataset=Dataset.from_list([text] * 23),
         processing_class=tokenizer,
     )

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from math_verify import parse, verify
 
-from stages.answers import declared_answer, is_evaluated
-from stages.errors import InputError
-from stages.rewards.pool import Lost, Pool
-from stages.rewards.verifier import Verifier, quick_verdict, read
+from posttrain.errors import InputError
+from posttrain.judge.answers import declared_answer, is_evaluated
+from posttrain.judge.verifier import Verifier, quick_verdict, read
+from posttrain.processes.pool import Lost, Pool
 from tests.hostile import TOWER, block, hostile
 from tests.pairs import pairs
 
@@ -162,7 +162,7 @@ def test_a_fork_server_that_is_there_and_holds_much_changes_no_verdict(tmp_path:
     program = tmp_path / "trainer.py"
     program.write_text(
         "import multiprocessing\n"
-        "from stages.rewards.verifier import Verifier\n"
+        "from posttrain.judge.verifier import Verifier\n"
         "if __name__ == '__main__':\n"
         "    context = multiprocessing.get_context('forkserver')\n"
         "    context.set_forkserver_preload(['much'])\n"
@@ -199,7 +199,7 @@ def test_works_from_threads() -> None:
 def test_sigkill_leaves_no_process_behind(tmp_path: Path) -> None:
     program = tmp_path / "trainer.py"
     program.write_text(
-        "from stages.rewards.verifier import Verifier\n"
+        "from posttrain.judge.verifier import Verifier\n"
         "if __name__ == '__main__':\n"
         "    verifier = Verifier(30.0, 1.0, 2)\n"
         "    verifier.verdicts([('\\\\tan 30', '\\\\tan 31')])\n"

@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages import vllm
-from stages.errors import InputError, PosttrainError
-from stages.evaluate.completions import WAITS_S, Client
-from stages.params import VLLM, Params, check_params, read_yaml
-from stages.vllm.server import DIRECT, SERVER, command, environment, rollout_server, serving, version
+from posttrain.errors import InputError, PosttrainError
+from posttrain.evaluation.completions import WAITS_S, Client
+from posttrain.params.file import check_params, read_yaml
+from posttrain.params.schema import VLLM, Params
+from posttrain.vllm import rollouts as vllm
+from posttrain.vllm.server import DIRECT, SERVER, command, environment, rollout_server, serving, version
 from tests.held_locks import is_released
 
 ParamsWith = Callable[[dict[str, Any]], Params]
@@ -80,9 +81,9 @@ def asked() -> list[dict[str, Any]]:
 
 
 def told(params: Params, tmp_path: Path) -> tuple[Any, ...]:
-    from stages import grpo
+    from posttrain.grpo import trainer as grpo_trainer
 
-    config = grpo.trainer_config(params, tmp_path).to_dict()
+    config = grpo_trainer.trainer_config(params, tmp_path).to_dict()
     return config, command(params, MODEL, True), environment(params.launch.vllm, True)
 
 
@@ -112,25 +113,27 @@ def test_every_knob_reaches_trl_or_the_server(key: str, params_with: ParamsWith,
 
 
 def test_the_config_of_colocate(params_with: ParamsWith, tmp_path: Path) -> None:
-    from stages import grpo
+    from posttrain.grpo import trainer as grpo_trainer
 
     keys = {"gpu_memory_utilization": 0.4, "max_model_length": 200, "enable_sleep_mode": True}
     changes = {"grpo.use_vllm": True, **{f"launch.vllm.{name}": value for name, value in keys.items()}}
-    config = grpo.trainer_config(params_with(changes), tmp_path)
+    config = grpo_trainer.trainer_config(params_with(changes), tmp_path)
     assert config.use_vllm is True
     assert config.vllm_mode == "colocate"
     assert {name: getattr(config, f"vllm_{name}") for name in keys} == keys
     assert config.vllm_importance_sampling_correction is True
-    off = grpo.trainer_config(params_with({f"launch.vllm.{name}": value for name, value in keys.items()}), tmp_path)
-    assert off.to_dict() == grpo.trainer_config(params_with({}), tmp_path).to_dict()
+    off = grpo_trainer.trainer_config(
+        params_with({f"launch.vllm.{name}": value for name, value in keys.items()}), tmp_path
+    )
+    assert off.to_dict() == grpo_trainer.trainer_config(params_with({}), tmp_path).to_dict()
 
 
 @pytest.mark.parametrize("name", ["use_vllm", *(f"vllm_{name}" for name in vllm.TRLS)])
 def test_what_params_decide_is_no_further_option(name: str, params_with: ParamsWith, tmp_path: Path) -> None:
-    from stages import grpo
+    from posttrain.grpo import trainer as grpo_trainer
 
     with pytest.raises(InputError, match="sets itself") as caught:
-        grpo.trainer_config(params_with({"grpo.trl": {name: 1}}), tmp_path)
+        grpo_trainer.trainer_config(params_with({"grpo.trl": {name: 1}}), tmp_path)
     assert caught.value.where == f"params.yaml: grpo.trl.{name}"
 
 
@@ -207,7 +210,7 @@ def install_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch, number: str = "0
 def test_no_vllm_and_no_gpu_are_faults_of_the_check(
     params_with: ParamsWith, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages.check import findings
+    from posttrain.commands.check.checks import findings
 
     params = params_with({"grpo.use_vllm": True, "evaluate.use_vllm": True, "prepare.dataset": "none.jsonl"})
     monkeypatch.setattr(vllm, "GPU_DEVICES", ())
@@ -339,8 +342,8 @@ def test_an_error_in_the_block_ends_the_server_and_stays_what_it_was(ask: Callab
 HOLDS = """
 import signal, sys, time
 from pathlib import Path
-from stages.params import load_params
-from stages.vllm.server import rollout_server, serving
+from posttrain.params.file import load_params
+from posttrain.vllm.server import rollout_server, serving
 signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 params = load_params(Path("params.yaml"))
 with {context}:
@@ -496,7 +499,7 @@ PROMPTS = [[11, 12], [13], [14, 15, 16]]
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many attempts as ever, sooner after each other."""
-    monkeypatch.setattr("stages.evaluate.completions.WAITS_S", (0.02,) * len(WAITS_S))
+    monkeypatch.setattr("posttrain.evaluation.completions.WAITS_S", (0.02,) * len(WAITS_S))
 
 
 def completions(params: Params) -> list[dict[str, Any]]:

@@ -9,20 +9,32 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from stages import grpo
-from stages.cli import main
-from stages.errors import InputError
-from stages.manifest import publish, require_complete
-from stages.params import Params, check_params, load_params, read_yaml
-from stages.paths import GRPO_MODEL, GRPO_RESULTS, PARAMS, SFT_MODEL
-from stages.provenance import identity
-from stages.rewards import Scoring
-from stages.scratch import random_model, train_tokenizer
-from stages.training import align_special_tokens, set_seed
-from stages.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, hold_out, settle, trained, undisturbed
+from posttrain.cli import main
+from posttrain.errors import InputError
+from posttrain.grpo import curve as grpo_curve
+from posttrain.grpo import samples as grpo_samples
+from posttrain.grpo import trainer as grpo_trainer
+from posttrain.grpo.watch import (
+    HealthWatch,
+    ProbeWatch,
+    closing_line,
+    health_metrics,
+    hold_out,
+    settle,
+    trained,
+    undisturbed,
+)
+from posttrain.outputs.identity import identity
+from posttrain.outputs.manifest import publish, require_complete
+from posttrain.params.file import check_params, load_params, read_yaml
+from posttrain.params.schema import Params
+from posttrain.paths import GRPO_MODEL, GRPO_RESULTS, PARAMS, SFT_MODEL
+from posttrain.rewards.scoring import Scoring
+from posttrain.training.from_scratch import random_model, train_tokenizer
+from posttrain.training.models import align_special_tokens
 
 ROOT = Path(__file__).parents[2]
 ROWS = [{"id": str(x), "problem": f"Solve: 3x - 5 = {3 * x - 5}", "answer": f"x = {x}"} for x in range(2, 10)]
@@ -46,18 +58,18 @@ class Run:
         set_seed(params.seed)
         self.probed, rows = hold_out(ROWS, 2)
         self.scoring = scoring
-        self.curve = grpo.GRPOCurve(scoring.params)
+        self.curve = grpo_curve.GRPOCurve(scoring.params)
         self.tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
         self.probe = ProbeWatch(params.grpo, self.solve)
         self.health = HealthWatch(params, self.curve)
         self.solved = [0.5, 1.0, 0.25, 1.0, 0.0, 0.0]
         self.params = params
-        others = [grpo.reward_function(name, scoring, rows, 4) for name in ("format", "tag_count")]
-        self.trainer = grpo.Trainer(
+        others = [grpo_trainer.reward_function(name, scoring, rows, 4) for name in ("format", "tag_count")]
+        self.trainer = grpo_trainer.Trainer(
             model=str(folder / "model"),
             reward_funcs=[vowels, *others],
-            args=grpo.trainer_config(params, folder / "trainer"),
-            train_dataset=grpo.to_dataset(rows, params),
+            args=grpo_trainer.trainer_config(params, folder / "trainer"),
+            train_dataset=grpo_trainer.to_dataset(rows, params),
             processing_class=self.tokenizer,
             callbacks=[*callbacks, *([self.probe, self.curve, self.health] if watched else [self.curve])],
         )
@@ -69,7 +81,7 @@ class Run:
     def solve(self) -> float:
         """The real probe runs; its answer is replaced, because a random model solves nothing."""
         torch.rand(3)  # and it may even draw
-        assert grpo.probe_accuracy(self.trainer, self.tokenizer, self.probed, self.params, self.scoring) == 0
+        assert grpo_samples.probe_accuracy(self.trainer, self.tokenizer, self.probed, self.params, self.scoring) == 0
         return self.solved.pop(0)
 
     def train(self) -> dict[str, Any]:
@@ -326,8 +338,8 @@ def test_the_state_of_both_goes_through_a_checkpoint(build: Build, tmp_path: Pat
 
 def test_the_probe_counts_no_verdict_as_not_solved(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     run = build()
-    monkeypatch.setattr(grpo, "judge", lambda texts, golds, verifier: [{"accuracy": 1.0}, {"accuracy": None}])
-    value = grpo.probe_accuracy(run.trainer, run.tokenizer, ROWS[:2], run.params, run.scoring)
+    monkeypatch.setattr(grpo_samples, "judge", lambda texts, golds, verifier: [{"accuracy": 1.0}, {"accuracy": None}])
+    value = grpo_samples.probe_accuracy(run.trainer, run.tokenizer, ROWS[:2], run.params, run.scoring)
     assert value == statistics.fmean([1.0, 0.0])
 
 

@@ -1,0 +1,262 @@
+"""The `posttrain` command: parse, call, turn errors into exit codes. Everything heavy is imported by the command.
+
+Exit codes: 0 done, 1 a fault of the program, 2 wrong input (or a disk that takes no more), 3 the gate did not hold, 75
+stopped or busy: the same command, run again, goes on. 128 + the signal's number where nothing can be gone on with.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+STAGES = {
+    "prepare": "problems, golds and teacher traces: data/prepared/",
+    "sft": "supervised fine-tuning on the traces: models/sft/",
+    "grpo": "reinforcement learning against verifiable rewards: models/grpo/",
+    "evaluate": "both models on held-out problems with lighteval: results/evaluate/",
+    "report": "one page with curves, tables and samples: results/report.html",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    from posttrain.errors import PosttrainError
+
+    try:
+        require_own_code(sys.argv[1:] if argv is None else argv)
+        return int(arguments.run(arguments) or 0)
+    except PosttrainError as error:
+        sys.stdout.flush()
+        print(f"posttrain {arguments.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"posttrain {arguments.command}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # `posttrain recipe | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        from posttrain.outputs.disk import disk_error
+
+        if (told := disk_error(error, arguments.command)) is None:
+            raise
+        print(f"posttrain {arguments.command}: {told}", file=sys.stderr)
+        return told.exit_code
+
+
+def require_own_code(argv: Sequence[str]) -> None:
+    """That the code that runs is the one that DVC records: in a clone, the clone's.
+
+    An environment that was made in another clone has a `posttrain` that runs that one's code, wherever it is called.
+
+    Raises: InputError with the command to type
+    """
+    ours, here = Path(__file__).resolve().parent, Path.cwd() / "posttrain"
+    if (here / "__init__.py").is_file() and here.resolve() != ours:
+        from posttrain.errors import InputError
+
+        raise InputError(
+            "posttrain",
+            got=f"the code of {ours.parent}, which this environment was made for",
+            wanted=f"the code of the working folder, {here.parent}, which DVC records",
+            do=f"python -m posttrain {' '.join(argv)}",
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(
+        prog="posttrain",
+        description="SFT, GRPO and evaluation of a reasoning model. Hyperparameters are in params.yaml, nowhere else; "
+        "`dvc repro` runs all stages that a change touches.",
+    )
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in STAGES.items():
+        commands.add_parser(name, help=text, description=text).set_defaults(run=run_stage)
+    text = "what is known to go wrong, before anything is spent; exit code 2 if something cannot work"
+    commands.add_parser("check", help=text, description=text).set_defaults(run=run_check)
+    add_plan(commands)
+    text = "ask a trained model; without --ask, one problem a line"
+    chat = commands.add_parser("chat", help=text, description=text)
+    chat.add_argument("model", nargs="?", type=Path, metavar="MODEL_DIR", help="models/grpo if not given")
+    chat.add_argument("--ask", metavar="QUESTION", help="one question, for scripts")
+    chat.add_argument("--compare", type=Path, metavar="MODEL_DIR", help="a second model beside it")
+    chat.set_defaults(run=run_chat)
+    text = "what `posttrain sft` or `grpo` runs on this machine: processes, strategy, command, accelerate's config"
+    launch = commands.add_parser("launch", help=text, description=text)
+    launch.add_argument("stage", nargs="?", choices=("sft", "grpo"), default="grpo")
+    launch.add_argument("--show", action="store_true", required=True, help="print it")
+    launch.set_defaults(run=run_launch)
+    text = "did GRPO gain what params ask for? exit code 3 if not"
+    commands.add_parser("gate", help=text, description=text).set_defaults(run=run_gate)
+    text = "score completions in a .jsonl file with the rewards of params.yaml: a table and histograms"
+    rewards = commands.add_parser("rewards", help=text, description=text)
+    rewards.add_argument("file", metavar="FILE", help='lines of {"prompt", "completion", "gold"}')
+    rewards.add_argument("--tokenizer", metavar="FOLDER", help="counts tokens where the file has no `tokens` column")
+    rewards.set_defaults(run=run_rewards)
+    text = "what killed runs of sft and grpo go on from, and which params it belongs to"
+    commands.add_parser("checkpoints", help=text, description=text).set_defaults(run=run_checkpoints)
+    text = "a model, its parents, data, params and code against what their manifests record; exit code 2 if one changed"
+    verify = commands.add_parser("verify", help=text, description=text)
+    verify.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="models/grpo if not given")
+    verify.set_defaults(run=run_verify)
+    text = "the tree from the data to the evaluation, with the metrics at each node"
+    commands.add_parser("lineage", help=text, description=text).set_defaults(run=run_lineage)
+    text = "merge a recipe into params.yaml; without a name, list them"
+    recipe = commands.add_parser("recipe", help=text, description=text)
+    recipe.add_argument("name", nargs="?", metavar="NAME")
+    recipe.set_defaults(run=run_recipe)
+    return root
+
+
+def add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "memory, time and GPU-hours of grpo for each strategy, by formula; exit code 2 if nothing fits"
+    plan = commands.add_parser("plan", help=text, description=text)
+    model = plan.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model-size", type=positive(float), metavar="PARAMETERS", help="such as 7e9")
+    model.add_argument("--config", type=Path, metavar="FILE", help="config.json of the model: exact counts")
+    plan.add_argument("--gpus", type=positive(int), default=1, metavar="N")
+    plan.add_argument("--gpu-memory-gib", type=positive(float), required=True, metavar="GIB", help="of one GPU")
+    plan.add_argument("--precision", choices=["mixed", "float32", "bfloat16"], help="mixed if not given")
+    plan.add_argument("--full-logits", action="store_true", help="without TRL's chunks of the output layer")
+    plan.add_argument("--vllm", choices=["no", "colocate", "server"], help="what generates, instead of params.yaml")
+    plan.add_argument("--enable-sleep-mode", action="store_true", help="of a colocated vLLM")
+    for name, text in PLAN_SHARES.items():
+        plan.add_argument(f"--{name}", type=positive(float, 1), metavar="SHARE", help=text)
+    for name, kind, text in PLAN_FLAGS:
+        plan.add_argument(f"--{name}", type=positive(kind), metavar="N", help=text)
+    plan.set_defaults(run=run_plan)
+
+
+PLAN_FLAGS: tuple[tuple[str, type[int] | type[float], str], ...] = (
+    *((name, int, "instead of params.yaml") for name in ("prompts-per-step", "num-generations", "num-iterations")),
+    *((name, int, "instead of params.yaml") for name in ("max-completion-length", "max-steps", "lora-rank")),
+    ("prompt-length", int, "tokens; 256 if not given"),
+    ("tensor-parallel-size", int, "GPUs that share vLLM's copy of the model; all of a server's"),
+    ("reserve-gib", float, "of a GPU, for CUDA and fragmentation"),
+    ("tflops", float, "of a GPU in bfloat16; an A100's if not given"),
+    ("bandwidth", float, "of a GPU's memory, GB/s"),
+    ("link", float, "between GPUs, GB/s in one direction"),
+)
+PLAN_SHARES = {
+    "gpu-memory-utilization": "share of a GPU for vLLM; 0.3 colocated, 0.9 as a server if not given",
+    "utilisation": "share of --tflops that training reaches, 0.4 if not given",
+    "efficiency": "share of --bandwidth and --link that is reached, 0.5 if not given",
+}
+
+
+def positive(kind: type[int] | type[float], most: float = sys.float_info.max) -> Callable[[str], int | float]:
+    def number(text: str) -> int | float:
+        value = kind(text)
+        if not 0 < value <= most:
+            raise ValueError(text)
+        return value
+
+    return number
+
+
+def run_stage(arguments: argparse.Namespace) -> None:
+    quiet()
+    from posttrain.run_stage import run_stage
+
+    run_stage(arguments.command)
+
+
+def quiet() -> None:
+    """Nothing phones home, and libraries' progress bars stay out of ours."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not Path("/dev/nvidiactl").exists():  # deepspeed, which trl imports, warns about a missing GPU unless told
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("MPLBACKEND", "agg")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    quiet()
+    from posttrain.commands.check.checks import run
+    from posttrain.errors import EXIT_WRONG_INPUT
+    from posttrain.params.file import load_params
+    from posttrain.paths import PARAMS
+
+    return 0 if run(load_params(PARAMS)) else EXIT_WRONG_INPUT
+
+
+def run_plan(arguments: argparse.Namespace) -> None:
+    from posttrain.commands.plan.command import run
+    from posttrain.paths import PARAMS
+
+    run(vars(arguments), PARAMS)
+
+
+def run_launch(arguments: argparse.Namespace) -> None:
+    quiet()
+    from posttrain.launch.accelerate import show
+    from posttrain.params.file import load_params
+    from posttrain.paths import PARAMS
+
+    show(arguments.stage, load_params(PARAMS).launch)
+
+
+def run_chat(arguments: argparse.Namespace) -> None:
+    quiet()
+    from posttrain.commands.chat import run
+    from posttrain.params.file import load_params
+    from posttrain.paths import PARAMS
+
+    run(load_params(PARAMS), arguments.model, arguments.compare, arguments.ask)
+
+
+def run_gate(arguments: argparse.Namespace) -> None:
+    from posttrain.evaluation.gate import check_gate
+
+    check_gate()
+
+
+def run_rewards(arguments: argparse.Namespace) -> None:
+    quiet()
+    from posttrain.commands.rewards import audit
+    from posttrain.params.file import load_params
+    from posttrain.paths import PARAMS
+
+    audit(Path(arguments.file), load_params(PARAMS), arguments.tokenizer)
+
+
+def run_checkpoints(arguments: argparse.Namespace) -> None:
+    from posttrain.commands.checkpoints import show
+    from posttrain.params.file import load_params
+    from posttrain.paths import PARAMS
+
+    show(load_params(PARAMS))
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    from posttrain.commands.lineage import verify
+    from posttrain.errors import EXIT_WRONG_INPUT
+    from posttrain.params.file import load_params
+    from posttrain.paths import GRPO_MODEL, PARAMS
+
+    return 0 if verify(arguments.folder or GRPO_MODEL, load_params(PARAMS)) else EXIT_WRONG_INPUT
+
+
+def run_lineage(arguments: argparse.Namespace) -> None:
+    from posttrain.commands.lineage import lineage
+
+    lineage()
+
+
+def run_recipe(arguments: argparse.Namespace) -> None:
+    from posttrain.params.recipes import apply_recipe, list_recipes
+    from posttrain.paths import PARAMS
+
+    if arguments.name is None:
+        recipes = list_recipes()
+        width = max((len(name) for name, _ in recipes), default=0)
+        for name, title in recipes:
+            print(f"{name:{width}} {title}")
+        return
+    apply_recipe(arguments.name)
+    print(f"recipe | merged {arguments.name} into {PARAMS} | next: dvc repro")

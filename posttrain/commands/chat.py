@@ -1,0 +1,178 @@
+"""Ask a trained model in the terminal, rendered and sampled as in training and evaluation.
+
+Reads   models/grpo/ or another model folder; `prompts.system` and the sampling of the `evaluate` section
+Run     posttrain chat [MODEL_DIR] [--compare MODEL_DIR] [--ask QUESTION]
+
+Every question stands alone, as in training: there is no conversation. What a model writes is shown with its control
+characters spelt out, so it cannot act on the terminal.
+"""
+
+import shutil
+import sys
+import textwrap
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import InputError
+from posttrain.judge.answers import declared_answer
+from posttrain.outputs.manifest import require_complete
+from posttrain.params.schema import Evaluate, Params
+from posttrain.paths import GRPO_MODEL, SFT_MODEL
+from posttrain.prompts import THINK_CLOSE, THINK_OPEN, prompt_messages
+
+PUBLISHED = {GRPO_MODEL: "grpo", SFT_MODEL: "sft"}
+BIDIRECTIONAL = {"\u061c", "\u200e", "\u200f", *map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A)))}
+"""They let text read otherwise than it is written."""
+GAP = "  |  "
+
+
+@dataclass(frozen=True)
+class Reply:
+    completion: str
+    finished: bool
+    """Ended by itself, not by the limit on tokens."""
+
+    @property
+    def thoughts(self) -> str | None:
+        """What the <think> block holds; None if there is no such block."""
+        start, end = self.completion.find(THINK_OPEN), self.completion.find(THINK_CLOSE)
+        return self.completion[start + len(THINK_OPEN) : end].strip() if 0 <= start < end else None
+
+    @property
+    def answer(self) -> str | None:
+        return declared_answer(self.completion)
+
+
+Model = Callable[[str], Reply]
+
+
+def run(params: Params, model: Path | None, compare: Path | None, ask: str | None) -> None:
+    """Answer one question, or all that are typed until the end of input."""
+    folders = [model or GRPO_MODEL, *([compare] if compare else [])]
+    if ask is not None and not ask.strip():
+        raise InputError(
+            "--ask", got="an empty question", wanted="a problem", do='posttrain chat --ask "Solve: 3x = 6"'
+        )
+    for folder in folders:
+        require_model(folder)
+    models = [(str(folder), load(folder, params)) for folder in folders]
+    for question in [ask] if ask is not None else typed():
+        print("\n".join(page([(name, answer(question)) for name, answer in models], terminal_width())), flush=True)
+
+
+def require_model(folder: Path) -> None:
+    """Raises: InputError if there is no model in the folder, or one that a stage left half-written."""
+    made_by = PUBLISHED.get(Path(str(folder).rstrip("/")))
+    if made_by is not None:
+        require_complete(folder, made_by)
+    elif not (folder / "config.json").is_file():
+        raise InputError(
+            str(folder),
+            got="no config.json there" if folder.is_dir() else "no such folder",
+            wanted="a model in transformers' format",
+            do=f"name one, such as {GRPO_MODEL}, which `posttrain grpo` makes",
+        )
+
+
+def load(folder: Path, params: Params) -> Model:
+    """The model of a folder as a function from a problem to its reply."""
+    from posttrain.training.config import start
+    from posttrain.training.models import align_special_tokens, load_model, load_tokenizer, sample
+
+    start(params.seed, params.launch)
+    tokenizer = load_tokenizer(str(folder), params.model)
+    model = load_model(str(folder), params.model)
+    align_special_tokens(model, tokenizer)
+    generation = sampling(params.evaluate, tokenizer)
+
+    def reply(problem: str) -> Reply:
+        prompt = prompt_messages(problem, params.prompts.system)
+        ((completion, finished),) = sample(model, tokenizer, [prompt], generation)
+        return Reply(completion, finished)
+
+    return reply
+
+
+def sampling(evaluate: Evaluate, tokenizer: Any) -> Any:
+    """Generation as in evaluation; greedy at temperature 0."""
+    from transformers import GenerationConfig
+
+    drawn = {"temperature": evaluate.temperature, "top_p": evaluate.top_p, "top_k": 0} if evaluate.temperature else {}
+    return GenerationConfig(
+        do_sample=bool(drawn),
+        max_new_tokens=evaluate.max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **drawn,
+    )
+
+
+def typed() -> Iterator[str]:
+    """Questions from standard input; a prompt is shown to a person only."""
+    prompt = "ask> " if sys.stdin.isatty() else ""
+    if prompt:
+        print("chat | one problem a line; Ctrl-D ends")
+    while True:
+        try:
+            question = input(prompt).strip()
+        except (EOFError, KeyboardInterrupt):
+            print(end="\n" if prompt else "")
+            return
+        if question:
+            yield question
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is shown
+
+
+def page(replies: list[tuple[str, Reply]], width: int) -> list[str]:
+    """One reply, or two beside each other if the terminal is wide enough."""
+    if len(replies) == 1 or width < 80:
+        return [line for name, reply in replies for line in block(name, reply, width)]
+    column = (width - len(GAP)) // 2
+    left, right = (block(name, reply, column) for name, reply in replies)
+    rows = max(len(left), len(right))
+    padded = zip(left + [""] * (rows - len(left)), right + [""] * (rows - len(right)), strict=True)
+    return [f"{one:{column}}{GAP}{other}".rstrip() for one, other in padded]
+
+
+def block(name: str, reply: Reply, width: int) -> list[str]:
+    """Name, thoughts and answer of one reply; the text as it is if it has not this form."""
+    lines = [name]
+    if reply.thoughts is None and reply.answer is None:
+        lines += ["  (neither thoughts nor an answer; as written:)", *wrapped(reply.completion, width)]
+    else:
+        lines += ["  thoughts:", *wrapped(reply.thoughts or "(none)", width)]
+        lines += ["  answer:", *wrapped(reply.answer or "(none declared)", width)]
+    return lines if reply.finished else [*lines, "  (cut off at evaluate.max_new_tokens)"]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    return [
+        f"    {part}"
+        for line in printable(text).split("\n")
+        for part in textwrap.wrap(line, max(20, width - 4), break_long_words=True) or [""]
+    ]
+
+
+def printable(text: str) -> str:
+    """Text without power over a terminal: whatever is no visible character and no line break is spelt out."""
+    return "".join(spelt(c) if harmful(c) else c for c in text.expandtabs(4))
+
+
+def harmful(character: str) -> bool:
+    # Control characters, halves of surrogate pairs, line and paragraph separators.
+    category = unicodedata.category(character)
+    return character != "\n" and (category in {"Cc", "Cs", "Zl", "Zp"} or character in BIDIRECTIONAL)
+
+
+def spelt(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def terminal_width() -> int:
+    return min(160, shutil.get_terminal_size((100, 24)).columns)

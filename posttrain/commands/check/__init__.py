@@ -1,0 +1,1 @@
+"""`posttrain check`, and the preflight of every stage."""

@@ -1,0 +1,139 @@
+"""What the preflight can look at: params, and what the stages have made so far."""
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from posttrain.errors import InputError
+from posttrain.outputs.manifest import read_jsonl, require_complete
+from posttrain.params.schema import Params
+from posttrain.paths import PREPARED, SFT_MODEL
+from posttrain.prompts import prompt_messages
+from posttrain.rewards.scoring import Score, Scoring
+
+SAMPLE = 512
+"""Traces whose tokens are counted; they are ordered by a hash, so these are as good as any."""
+
+
+class Workspace:
+    """What is there to look at; None for what no stage has made yet. Everything is read once, and only if asked for."""
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+
+    @cached_property
+    def manifest(self) -> dict[str, Any] | None:
+        return complete(PREPARED, "prepare")
+
+    @cached_property
+    def train(self) -> list[dict[str, Any]] | None:
+        return None if self.manifest is None else read_jsonl(PREPARED / "train.jsonl")
+
+    @cached_property
+    def traces(self) -> list[dict[str, Any]] | None:
+        return None if self.manifest is None else read_jsonl(PREPARED / "sft.jsonl")
+
+    @cached_property
+    def base(self) -> Path | None:
+        """The folder of the model that SFT starts from; None if it is made from scratch or not on this machine."""
+        folder = Path(self.params.model.name_or_path)
+        return folder if (folder / "config.json").is_file() else None
+
+    @cached_property
+    def sft_model(self) -> Path | None:
+        return SFT_MODEL if complete(SFT_MODEL, "sft") is not None else None
+
+    @cached_property
+    def base_tokenizer(self) -> Any:
+        if self.params.model.name_or_path == "scratch" and self.traces is not None:
+            from posttrain.training.from_scratch import train_tokenizer
+
+            texts = [row["problem"] + "\n" + row["completion"] for row in self.traces]
+            return train_tokenizer(texts, self.params.model.scratch.vocab_size)
+        return self._tokenizer(self.base)
+
+    @cached_property
+    def sft_tokenizer(self) -> Any:
+        return self._tokenizer(self.sft_model)
+
+    def _tokenizer(self, folder: Path | None) -> Any:
+        if folder is None:
+            return None
+        from posttrain.training.models import load_tokenizer
+
+        return load_tokenizer(str(folder), self.params.model)
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        return Scoring(self.params.rewards, self.params.verifier, self.params.launch.reward_workers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if "scoring" in vars(self):  # it has worker processes only if somebody asked for it
+            self.scoring.close()
+
+    def score(self, texts: Sequence[str], rows: Sequence[dict[str, Any]], group_size: int) -> dict[str, list[Score]]:
+        """Every reward of params for one text of each row; `group_size` in a row answer the same problem."""
+        completions = self.scoring.completions(texts, rows, [self._tokens(text) for text in texts])
+        return self.scoring.scores(completions, group_size)
+
+    def verdicts(self, texts: Sequence[str], row: dict[str, Any]) -> list[bool | None]:
+        """The verifier's, whatever rewards params name."""
+        return [c.correct for c in self.scoring.completions(texts, [row] * len(texts), [0] * len(texts))]
+
+    def _tokens(self, text: str) -> int:
+        """A guess as long as there is no tokenizer: four characters each."""
+        tokenizer = self.tokenizer("grpo")
+        return len(text) // 4 if tokenizer is None else len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def config(self, stage: str) -> dict[str, Any]:
+        """Of the model that a stage starts from, or of its base as long as that is all there is; empty if unknown."""
+        folder = self.sft_model if stage == "grpo" and self.sft_model else self.base
+        if folder is not None:
+            return read_config(folder / "config.json")
+        if self.params.model.name_or_path == "scratch":
+            return {**self.params.model.scratch.model_dump(), "tie_word_embeddings": True}
+        return {}
+
+    def tokenizer(self, stage: str) -> Any:
+        return self.sft_tokenizer or self.base_tokenizer if stage == "grpo" else self.base_tokenizer
+
+    def positions(self, stage: str) -> int | None:
+        value = self.config(stage).get("max_position_embeddings")
+        return None if value is None else int(value)
+
+    def prompt_lengths(self, stage: str) -> list[int]:
+        problems = [row["problem"] for row in (self.train or [])[:SAMPLE]]
+        return [self._count(prompt_messages(p, self.params.prompts.system), stage, True) for p in problems]
+
+    def trace_lengths(self, stage: str) -> list[tuple[int, int]]:
+        """(whole conversation, trace alone) in tokens."""
+        rows = (self.traces or [])[:SAMPLE]
+        found = []
+        for row in rows:
+            prompt = prompt_messages(row["problem"], self.params.prompts.system)
+            whole = self._count([*prompt, {"role": "assistant", "content": row["completion"]}], stage, False)
+            found.append((whole, whole - self._count(prompt, stage, True)))
+        return found
+
+    def _count(self, messages: list[dict[str, str]], stage: str, ask: bool) -> int:
+        tokenizer = self.tokenizer(stage)
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def complete(folder: Path, stage: str) -> dict[str, Any] | None:
+    """The manifest of a published folder; None if there is none. What is half there is the stage's to complain of."""
+    try:
+        return require_complete(folder, stage)
+    except InputError:
+        return None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content

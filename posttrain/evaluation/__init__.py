@@ -1,0 +1,1 @@
+"""Models on held-out problems: lighteval's process, statistics, the gate."""

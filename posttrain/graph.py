@@ -1,0 +1,67 @@
+"""What dvc.yaml says: stages, what each reads and makes, and which of it DVC caches.
+
+Reads   dvc.yaml
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import InputError
+from posttrain.params.file import read_yaml
+from posttrain.paths import GRAPH
+
+
+def graph(root: Path = Path()) -> dict[str, Any]:
+    """The stages by name; of the working directory if no other root is given.
+
+    Raises: InputError if there is no dvc.yaml, or one without stages.
+    """
+    path = root / GRAPH
+    if not path.is_file():
+        raise InputError(
+            str(path), got="no such file", wanted="the graph of the pipeline", do="run in the project's root folder"
+        )
+    stages = read_yaml(path).get("stages")
+    if not isinstance(stages, dict):
+        raise InputError(str(path), got="no `stages`", wanted="the graph of the pipeline", do="git checkout dvc.yaml")
+    return stages
+
+
+def stage_names(root: Path) -> list[str]:
+    """The stages in the order of the file, which is an order they can run in."""
+    return list(graph(root))
+
+
+def outs(stage: dict[str, Any]) -> dict[str, bool]:
+    """The outs of a stage, and whether DVC caches them: what it does not, `dvc push` leaves behind."""
+    found = {}
+    for item in (item for kind in ("outs", "metrics", "plots") for item in stage.get(kind, [])):
+        path, options = next(iter(item.items())) if isinstance(item, dict) else (item, None)
+        found[path] = (options or {}).get("cache", True)
+    return found
+
+
+def small_files(root: Path, stages: Sequence[str] | None = None) -> list[str]:
+    """The outs that DVC does not cache, of all stages or of some."""
+    known = graph(root)
+    return [
+        path
+        for stage in (known if stages is None else stages)
+        for path, cached in outs(known[stage]).items()
+        if not cached
+    ]
+
+
+def made_inputs(stage: str, root: Path) -> dict[str, str]:
+    """Those of the stage's deps that other stages make and DVC caches, and which stage makes each."""
+    stages = graph(root)
+    made = {out: name for name, other in stages.items() for out, cached in outs(other).items() if cached}
+    return {dep: made[dep] for dep in stages[stage].get("deps", []) if dep in made}
+
+
+def given_inputs(root: Path) -> list[str]:
+    """What the stages depend on and no stage makes."""
+    stages = graph(root).values()
+    made = {path for stage in stages for path in outs(stage)}
+    return sorted({dep for stage in stages for dep in stage.get("deps", [])} - made)

@@ -1,0 +1,1 @@
+"""The trainer of GRPO, what watches it, and what it leaves behind."""

@@ -1,0 +1,84 @@
+"""The columns of GRPO's curve, and their means for metrics.json."""
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
+from trl import GRPOTrainer
+
+from posttrain.grpo.dynamic import REPLACED, ROUNDS, SAMPLED, totals, without_spread
+from posttrain.grpo.health import EQUAL, GENERATED, PROBE, TIMEOUTS
+from posttrain.training.curve import Curve
+
+ALWAYS_SHOWN = ("reward/total", "advantage/mean", "advantage/std", "policy/kl_divergence")
+
+
+MEASURES = {
+    "reward": "reward/total",
+    "advantage/mean": "advantage/mean",
+    "advantage/std": "advantage/std",
+    "kl": "policy/kl_divergence",
+    "entropy": "policy/entropy",
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "clip_ratio/region_mean": "policy/clip_frac",
+    EQUAL: EQUAL,
+    TIMEOUTS: TIMEOUTS,
+    "completions/mean_length": "completions/mean_length",
+    "completions/clipped_ratio": "completions/truncated_frac",
+    PROBE: PROBE,
+    **{name: name for name in (ROUNDS, REPLACED, GENERATED, SAMPLED.format("total"))},
+}
+"""What TRL logs, and the name that a person sees."""
+
+
+class GRPOCurve(Curve):
+    """A column for each reward, and the advantages, which TRL keeps but does not log as metrics."""
+
+    trainer: GRPOTrainer
+
+    def __init__(self, rewards: Iterable[str]) -> None:
+        names = {f"rewards/{name}/mean": f"reward/{name}" for name in rewards}
+        sampled = {f"sampling/{name}": f"sampling/{name}" for name in names.values()}
+        shown = (*names.values(), *ALWAYS_SHOWN, PROBE, SAMPLED.format("accuracy"), GENERATED)
+        super().__init__("grpo", {**names, **MEASURES, **sampled}, shown)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs is not None and "reward" in logs:
+            advantages = list(self.trainer._logs["advantages"])  # of the last generation batch
+            logs["advantage/mean"] = round(statistics.fmean(advantages), 6) + 0.0  # 0 by construction, so never -0
+            logs["advantage/std"] = statistics.pstdev(advantages)
+            logs[EQUAL] = equal_groups_frac(self.trainer)
+        super().on_log(args, state, control, logs=logs, **kwargs)
+
+
+def equal_groups_frac(trainer: GRPOTrainer) -> float:
+    """Share of the groups of the last generation batch whose completions all got the same total.
+
+    TRL's own `frac_reward_zero_std` compares a float32 deviation with 1e-8 and misses most: where all earn 0.15, the
+    mean is rounded, and no deviation from it is 0.
+    """
+    rewards = torch.tensor([list(trainer._logs["rewards"][name]) for name in trainer.reward_func_names]).T
+    groups = len(rewards) // trainer.num_generations
+    scores = totals(rewards, trainer.reward_weights.cpu()).unsqueeze(1)
+    return len(without_spread(scores, trainer.num_generations)) / groups
+
+
+def summary(curve: Curve) -> dict[str, float]:
+    """Means over the first and the last tenth of the run; the KL divergence over the last half, if beta measures it."""
+    rewards = [name for name in curve.shown if name.startswith(("reward/", "sampling/reward/"))]
+    first = {f"{name}_first": curve.mean(name, 0, 0.1) for name in rewards}
+    last = {name: curve.mean(name, 0.9, 1) for name in curve.shown}
+    means = {**first, **last, "policy/kl_divergence": curve.mean("policy/kl_divergence", 0.5, 1)}
+    means |= {name: curve.mean(name, 0, 1) for name in (TIMEOUTS, ROUNDS, REPLACED, GENERATED)}
+    return {name: value for name, value in means.items() if value is not None}

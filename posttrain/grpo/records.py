@@ -1,0 +1,119 @@
+"""What a GRPO run leaves for people to look at beside its curve: completions of chosen steps, where its time went."""
+
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import GRPOTrainer
+
+from posttrain.outputs.manifest import publish_files
+from posttrain.paths import GRPO_RESULTS, RUN_LOG
+
+COMPLETIONS = "completions.parquet"
+MIB = 2**20
+
+
+class KeptCompletions(TrainerCallback):
+    """The completions that every so many steps trained on, with their rewards and advantages.
+
+    A table of plain columns, so equal runs give equal bytes; without rows if params keep none.
+    """
+
+    trainer: GRPOTrainer
+
+    def __init__(self, every_steps: int, rewards: list[str]) -> None:
+        self.every_steps, self.rewards = every_steps, rewards
+        self.rows: list[dict[str, Any]] = []
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if not self.every_steps or state.global_step % self.every_steps:
+            return
+        logs = self.trainer._logs  # of the generation batch, gathered from all processes
+        scores = zip(*(logs["rewards"][name] for name in self.rewards), strict=True)
+        for prompt, completion, values, advantage in zip(
+            logs["prompt"], logs["completion"], scores, logs["advantages"], strict=True
+        ):
+            found = {
+                name: None if math.isnan(value) else value for name, value in zip(self.rewards, values, strict=True)
+            }
+            row = {"step": state.global_step, "prompt": json.dumps(prompt, ensure_ascii=False)}
+            self.rows.append({**row, "completion": completion[-1]["content"], **found, "advantage": advantage})
+
+    def table(self) -> pa.Table:
+        """`prompt` is the conversation as JSON; a reward is null where it had no verdict."""
+        text = {"prompt": pa.string(), "completion": pa.string()}
+        numbers = {name: pa.float64() for name in (*self.rewards, "advantage")}
+        return pa.Table.from_pylist(self.rows, schema=pa.schema({"step": pa.int64(), **text, **numbers}))
+
+    def publish(self, folder: Path) -> None:
+        """results/grpo/completions.parquet, by way of `folder`."""
+        out = folder / "completions"
+        out.mkdir()
+        pq.write_table(self.table(), out / COMPLETIONS, compression="zstd")
+        publish_files(out, GRPO_RESULTS)
+
+    def resume_state(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_resume_state(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+
+
+class StepClock(TrainerCallback):
+    """Seconds of each step, tokens a second and memory, in a table that nothing tracks: no two runs have the same."""
+
+    COLUMNS = ("step", "seconds", "generate_s", "reward_s", "update_s", "tokens_per_s", "peak_memory_mib")
+
+    trainer: GRPOTrainer
+
+    def __init__(self, stage: str) -> None:
+        self.path = RUN_LOG / f"{stage}-steps.tsv"
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.spent = {"generate": 0.0, "reward": 0.0}
+        self.trainer._generate = self.timed("generate", self.trainer._generate)
+        self.trainer._calculate_rewards = self.timed("reward", self.trainer._calculate_rewards)
+        if state.is_world_process_zero and not (state.global_step and self.path.is_file()):  # a resumed run adds to it
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("\t".join(self.COLUMNS) + "\n", encoding="utf-8")
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.spent[name] += time.perf_counter() - began
+
+        return call
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.began, self.tokens = time.perf_counter(), state.num_input_tokens_seen
+        self.spent = dict.fromkeys(self.spent, 0.0)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        seconds = time.perf_counter() - self.began
+        tokens = state.num_input_tokens_seen - self.tokens  # of the batch that it trained on
+        parts = (self.spent["generate"], self.spent["reward"], seconds - sum(self.spent.values()))
+        row = [*(f"{value:.4f}" for value in (seconds, *parts)), f"{tokens / seconds:.1f}", f"{peak_memory_mib():.0f}"]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("\t".join([str(state.global_step), *row]) + "\n")
+
+
+def peak_memory_mib() -> float:
+    """Of the GPU where there is one, else of this process; since it began."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / MIB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes
+    return peak / (MIB if sys.platform == "darwin" else 1024)

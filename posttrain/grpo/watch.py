@@ -1,0 +1,292 @@
+"""Watches GRPO while it trains: a probe on problems that no step trains on, and the health monitor's rules acted on.
+
+`ProbeWatch` goes before the curve among the trainer's callbacks, because it adds a column; `HealthWatch` after it,
+because it reads the row. Neither draws a random number, so a watched run and an unwatched one are the same bytes until
+a rule acts. Weights are kept on the CPU, in the memory of each process (under ZeRO-3 of the first): one copy of what is
+trained for `not_finite`, two for `rollback`, one more for `publish: best`.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.distributed
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from posttrain.errors import InputError
+from posttrain.grpo.health import PROBE, RULES, Finding, Monitor
+from posttrain.launch.layout import is_main, world_size
+from posttrain.params.schema import GRPO, Params
+from posttrain.training.curve import Curve
+
+ROLLBACK_FACTOR = 0.5
+"""Of the learning rate, at every rollback."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A copy of what is trained, on the CPU."""
+
+    step: int
+    tensors: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, step: int) -> "Weights":
+        with gathered(model):
+            found = trained(model).items() if keeps(model) else ()
+            return cls(step, {name: value.detach().to("cpu", copy=True) for name, value in found})
+
+    @torch.no_grad()
+    def restore(self, model: PreTrainedModel) -> None:
+        with gathered(model, modifier_rank=0):
+            for name, value in trained(model).items() if keeps(model) else ():
+                value.copy_(self.tensors[name])
+
+
+@contextmanager
+def gathered(model: PreTrainedModel, modifier_rank: int | None = None) -> Iterator[None]:
+    """What is trained in one piece, where ZeRO-3 shares it out; what the modifying rank changes, all get."""
+    if not is_shared_out(model):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(trained(model).values()), modifier_rank=modifier_rank):
+        yield
+
+
+def is_shared_out(model: PreTrainedModel) -> bool:
+    return any(hasattr(value, "ds_id") for value in model.parameters())
+
+
+def keeps(model: PreTrainedModel) -> bool:
+    """Whether this process holds copies: each one of what it has whole, the first one of what is shared out."""
+    return is_main() or not is_shared_out(model)
+
+
+def finite(model: PreTrainedModel) -> bool:
+    """Whether what is trained is all numbers, in every process."""
+    values = (getattr(value, "ds_tensor", value) for value in trained(model).values())
+    sound = torch.tensor(float(all(bool(value.isfinite().all()) for value in values)), device=model.device)
+    if world_size() > 1:
+        torch.distributed.all_reduce(sound, torch.distributed.ReduceOp.MIN)
+    return bool(sound)
+
+
+def trained(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def hold_out(rows: list[dict[str, Any]], problems: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of the probe and those to train on, both in their order; a hash of the id decides.
+
+    Raises: InputError if nothing would be left to train on.
+    """
+    if problems >= len(rows) > 0:
+        raise InputError(
+            "params.yaml: grpo.probe.problems",
+            got=f"{problems}, of {len(rows)} training problems",
+            wanted="fewer: a problem of the probe is not trained on",
+            do="lower grpo.probe.problems, or raise prepare.max_train",
+        )
+    if problems and any(not row.get("answer") for row in rows):
+        raise InputError(
+            "params.yaml: grpo.probe.problems",
+            got=f"{problems}, of problems without a gold answer",
+            wanted="golds, which the probe is scored against",
+            do="set it to 0",
+        )
+    ordered = sorted(rows, key=lambda row: hashlib.sha256(f"probe/{row['id']}".encode()).hexdigest())
+    chosen = {row["id"] for row in ordered[:problems]}
+    return [row for row in rows if row["id"] in chosen], [row for row in rows if row["id"] not in chosen]
+
+
+class ProbeWatch(TrainerCallback):
+    """Adds `probe/accuracy` to what is logged, every `probe.every_steps` steps, and remembers the best weights."""
+
+    def __init__(self, grpo: GRPO, solve: Callable[[], float]) -> None:
+        self.probe, self.keeps_best, self.solve = grpo.probe, grpo.publish == "best", solve
+        self.values: dict[int, float] = {}
+        """Accuracy by step."""
+        self.best: Weights | None = None
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs is None or "loss" not in logs or not self.probe.problems or state.global_step % self.probe.every_steps:
+            return
+        model = kwargs["model"]
+        value = logs[PROBE] = undisturbed(self.solve, model)
+        if self.keeps_best and value >= max(self.values.values(), default=value):
+            self.best = Weights.of(model, state.global_step)
+        self.values[state.global_step] = value
+
+    def resume_state(self) -> dict[str, Any]:
+        return {"values": self.values, "best": self.best and vars(self.best)}
+
+    def load_resume_state(self, state: dict[str, Any]) -> None:
+        self.values = dict(state["values"])
+        self.best = state["best"] and Weights(**state["best"])
+
+
+def undisturbed(solve: Callable[[], float], model: PreTrainedModel) -> float:
+    """What `solve` says, with the random generators and the model's mode as they were before."""
+    training = model.training
+    try:
+        with torch.random.fork_rng():
+            return solve()
+    finally:
+        model.train(training)
+
+
+class HealthWatch(TrainerCallback):
+    """Prints the monitor's findings and does what params ask for."""
+
+    def __init__(self, params: Params, curve: Curve) -> None:
+        self.monitor, self.curve = Monitor(params), curve
+        self.findings: list[Finding] = []
+        self.rollbacks: list[dict[str, Any]] = []
+        self.stopped: Finding | None = None
+        health = params.grpo.health
+        actions = {name: getattr(health, name).action for name in RULES}
+        self.every_rows = health.window
+        # A rule speaks up to a window after the sickness began, so a rollback goes back two copies, not one.
+        copies = 2 if "rollback" in actions.values() else int(actions["not_finite"] == "stop")
+        self.kept: deque[Weights] = deque(maxlen=copies)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        if self.kept.maxlen and not self.kept:
+            self.kept.append(Weights.of(kw["model"], state.global_step))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Lost weights are logged at once: the next generation would fail before the next row."""
+        if not control.should_log and self.kept.maxlen:
+            control.should_log = not finite(kw["model"])
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        found = self.monitor.observe(self.curve.rows[-1])
+        self.findings += found
+        for finding in found if state.is_world_process_zero else []:
+            say(f"step {finding.step}: {finding}")
+        actions = {finding.action: finding for finding in reversed(found)}  # the first of the table wins
+        if "stop" in actions:
+            self._stop(actions["stop"], state, control, kwargs["model"])
+        elif "rollback" in actions:
+            self._roll_back(actions["rollback"], state, kwargs)
+        elif self.kept.maxlen and not found and len(self.curve.rows) % self.every_rows == 0:
+            self.kept.append(Weights.of(kwargs["model"], state.global_step))
+
+    def _stop(self, finding: Finding, state: TrainerState, control: TrainerControl, model: PreTrainedModel) -> None:
+        self.stopped = finding
+        control.should_training_stop = True
+        control.should_save = False  # a run that went on from here would not know that it was to stop
+        step = state.global_step
+        if finding.rule == "not_finite" and self.kept:
+            self.kept[-1].restore(model)
+            step = self.kept[-1].step
+        say(f"STOPPED by {finding.rule} with the weights of step {step}")
+
+    def _roll_back(self, finding: Finding, state: TrainerState, trainer: dict[str, Any]) -> None:
+        """To the older copy, with empty optimizer moments (they led here) and half the learning rate from now on.
+
+        What is no number is noticed at once, so the newer copy is sound.
+        """
+        good = self.kept[-1] if finding.rule == "not_finite" else self.kept[0]
+        good.restore(trainer["model"])
+        self.kept.clear()
+        self.kept.append(good)
+        trainer["optimizer"].state.clear()
+        schedule = trainer["lr_scheduler"]
+        schedule = getattr(schedule, "scheduler", schedule)  # accelerate's wrapper
+        schedule.base_lrs = [rate * ROLLBACK_FACTOR for rate in schedule.base_lrs]
+        for group in trainer["optimizer"].param_groups:
+            group["lr"] *= ROLLBACK_FACTOR
+        self.monitor.rolled_back()
+        peak = max(schedule.base_lrs)
+        self.rollbacks.append({"rule": finding.rule, "step": finding.step, "to_step": good.step, "learning_rate": peak})
+        say(
+            f"ROLLED BACK by {finding.rule} from step {finding.step} to the weights of step {good.step}; the peak "
+            f"learning rate is {peak:g} from now on"
+        )
+
+    def published_step(self, last: int) -> int:
+        """The step whose weights the model holds after training."""
+        lost = self.stopped is not None and self.stopped.rule == "not_finite" and self.kept
+        return self.kept[-1].step if lost else last
+
+    def resume_state(self) -> dict[str, Any]:
+        return {
+            "monitor": self.monitor.state(),
+            "findings": [asdict(finding) for finding in self.findings],
+            "rollbacks": self.rollbacks,
+            "kept": [vars(weights) for weights in self.kept],
+        }
+
+    def load_resume_state(self, state: dict[str, Any]) -> None:
+        self.monitor.load(state["monitor"])
+        self.findings = [Finding(**finding) for finding in state["findings"]]
+        self.rollbacks = list(state["rollbacks"])
+        self.kept = deque((Weights(**weights) for weights in state["kept"]), maxlen=self.kept.maxlen)
+
+
+def say(text: str) -> None:
+    tqdm.write(f"grpo | health: {text}")  # print would go through the progress bar
+
+
+def settle(model: PreTrainedModel, state: TrainerState, probe: ProbeWatch, health: HealthWatch) -> dict[str, Any]:
+    """Put the weights to publish into the model; the content of results/grpo/health.json."""
+    published = health.published_step(state.global_step)
+    if probe.best is not None:
+        probe.best.restore(model)
+        published = probe.best.step
+    return {
+        "steps": {"asked": state.max_steps, "trained": state.global_step, "published": published},
+        "stopped_by": health.stopped and health.stopped.rule,
+        "probe": [{"step": step, "accuracy": value} for step, value in probe.values.items()],
+        "rollbacks": health.rollbacks,
+        "findings": [asdict(finding) for finding in health.findings],
+    }
+
+
+def health_metrics(outcome: dict[str, Any]) -> dict[str, float]:
+    """What of health.json belongs among the metrics; a run that was stopped says so there."""
+    steps, values = outcome["steps"], [probe["accuracy"] for probe in outcome["probe"]]
+    return {
+        "health/findings": len(outcome["findings"]),
+        **({"stopped_at_step": steps["trained"]} if outcome["stopped_by"] else {}),
+        **({"published_step": steps["published"]} if steps["published"] != steps["asked"] else {}),
+        **({"probe/accuracy_first": values[0], "probe/accuracy": values[-1]} if values else {}),
+    }
+
+
+def closing_line(outcome: dict[str, Any]) -> str | None:
+    """What the end of a run has to say loudly; None after a complete run whose last weights are published."""
+    steps = outcome["steps"]
+    if outcome["stopped_by"]:
+        return (
+            f"STOPPED after {steps['trained']} of {steps['asked']} steps by health rule {outcome['stopped_by']}; "
+            f"the weights are those of step {steps['published']}"
+        )
+    if steps["published"] != steps["trained"]:
+        best = max(probe["accuracy"] for probe in outcome["probe"])
+        return f"publishes step {steps['published']} of {steps['trained']}: probe/accuracy {best:.3g}, the best"
+    return None

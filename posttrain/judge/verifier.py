@@ -1,0 +1,202 @@
+"""Is the declared answer equal to the gold? Decided by math-verify in processes that can be ended.
+
+Each distinct (gold, answer) is decided once in a run, a gold is parsed once for all its answers of a batch, and plain
+numbers, which most answers are, are compared without math-verify. A verdict that takes too long is None: no score,
+left out of the group's statistics, counted. It is never a 0, which would teach that a right answer is wrong.
+
+Source: Math-Verify's issues 50, 55 and 65 and open-r1's 420 tell what happens without.
+"""
+
+import logging
+import re
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from posttrain.errors import InputError
+from posttrain.judge.answers import is_evaluated
+from posttrain.judge.formula import clearly_differ
+from posttrain.processes.pool import Closing, Lost, Pool, restart_clock
+
+REMEMBERED = 2**18
+"""Verdicts kept; the oldest go first."""
+
+WINDOW = 512
+"""Completions over which the share without a verdict is taken."""
+
+CLEARLY = Fraction(1, 100_000)
+
+_NUMBER = re.compile(
+    r"(?:([a-zA-Z])\s*=\s*)?([+-]?)"
+    r"(?:([0-9]{1,18})(\.[0-9]{1,18})?|\\[dt]?frac\{([0-9]{1,18})\}\{([0-9]{1,18})\})"
+)
+
+Pair = tuple[str, str]
+Question = tuple[str, list[str]]
+"""A gold and its new answers."""
+
+
+class Verifier(Closing):
+    """Verdicts by `workers` processes. `timeout_s`: CPU seconds for one answer."""
+
+    def __init__(self, timeout_s: float, max_timeout_frac: float, workers: int) -> None:
+        self.timeout_s, self.max_timeout_frac = timeout_s, max_timeout_frac
+        self.pool = Pool(workers)
+        self.timeouts = 0
+        """Completions without a verdict so far."""
+        self._known: OrderedDict[Pair, bool | None] = OrderedDict()
+        self._readable: dict[str, bool] = {}
+        """Of golds that are no plain numbers."""
+        self._recent: deque[bool] = deque(maxlen=WINDOW)
+
+    def close(self) -> None:
+        self.pool.close()
+
+    def verdicts(self, pairs: Sequence[tuple[str, str | None]]) -> list[bool | None]:
+        """For each (gold, declared answer): True, False, or None for no verdict in time. No answer is False.
+
+        Raises: ValueError if math-verify cannot read a gold, which the prepare stage leaves out.
+        """
+        asked = dict.fromkeys((gold, answer) for gold, answer in pairs if answer is not None)
+        self._decide([pair for pair in asked if pair not in self._known])
+        verdicts = [False if answer is None else self._known[gold, answer] for gold, answer in pairs]
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return verdicts
+
+    def count(self, verdicts: Iterable[bool | None]) -> int:
+        """How many of them are None; they enter `timeouts`.
+
+        Raises: InputError if more than `max_timeout_frac` of the last WINDOW completions had no verdict.
+        """
+        lost = [verdict is None for verdict in verdicts]
+        self.timeouts += sum(lost)
+        self._recent.extend(lost)
+        if sum(self._recent) > self.max_timeout_frac * WINDOW:
+            raise InputError(
+                "params.yaml: verifier",
+                got=f"no verdict within {self.timeout_s:g} CPU seconds on {sum(self._recent)} of the last {WINDOW} "
+                "completions",
+                wanted=f"at most a share of {self.max_timeout_frac:g} (verifier.max_timeout_frac)",
+                do="look at the completions: is the model rewarded for monsters, are the golds monsters? "
+                "Or raise verifier.timeout_s",
+            )
+        return sum(lost)
+
+    def readable(self, golds: Sequence[str]) -> list[bool]:
+        """For each gold: can math-verify read it, in time? Asked once in a run, like a verdict."""
+        unknown = [gold for gold in dict.fromkeys(golds) if number(gold) is None and gold not in self._readable]
+        found = self.pool.run(can_read, [(gold,) for gold in unknown], self.timeout_s)
+        self._readable |= {gold: value is True for gold, value in zip(unknown, found, strict=True)}
+        return [self._readable.get(gold, True) for gold in golds]
+
+    def _decide(self, pairs: list[Pair]) -> None:
+        """Enter the verdicts of new pairs. Answers to one gold that lost their worker together are asked one by one."""
+        by_gold: dict[str, list[str]] = {}
+        for gold, answer in pairs:
+            verdict = quick_verdict(gold, answer)
+            if verdict is None:
+                by_gold.setdefault(gold, []).append(answer)
+            else:
+                self._known[gold, answer] = verdict
+        alone: list[Question] = []
+        for (gold, answers), found in self._ask(list(by_gold.items())):
+            if isinstance(found, Lost) and len(answers) > 1:
+                alone += [(gold, [answer]) for answer in answers]
+            else:
+                self._enter(gold, answers, found)
+        for (gold, answers), found in self._ask(alone):
+            self._enter(gold, answers, found)
+
+    def _ask(self, questions: list[Question]) -> Iterable[tuple[Question, Any]]:
+        calls = [(gold, answers, self.timeout_s) for gold, answers in questions]
+        return zip(questions, self.pool.run(decide, calls, self.timeout_s), strict=True)
+
+    def _enter(self, gold: str, answers: list[str], found: Any) -> None:
+        if isinstance(found, Lost) and found.why == "error":
+            raise RuntimeError(f"math-verify failed on gold {gold!r} and answer {answers[0]!r}: {found.text}")
+        if found == []:
+            raise ValueError(f"math-verify cannot read the gold answer {gold!r}")
+        lost = isinstance(found, Lost)
+        for number, answer in enumerate(answers):
+            self._known[gold, answer] = None if lost else found[number]
+
+
+def quick_verdict(gold: str, answer: str) -> bool | None:
+    """The verdict where no algebra is needed; None if math-verify has to decide.
+
+    Answers to a number that are none (`is_evaluated`), the same text, two numbers (integers and fractions exactly,
+    decimals where they are equal or clearly differ, because math-verify rounds to six places), and two formulas that
+    differ at a point.
+    """
+    if not is_evaluated(answer, gold):
+        return False
+    if gold.split() == answer.split():
+        return True
+    left, right = number(gold), number(answer)
+    if left is None or right is None:
+        return False if clearly_differ(gold, answer) else None
+    if left.name and right.name and left.name != right.name:
+        return False
+    if left.decimal or right.decimal:
+        difference = abs(left.value - right.value)
+        return None if 0 < difference < CLEARLY else difference == 0
+    return left.value == right.value
+
+
+@dataclass(frozen=True)
+class Number:
+    """`name = value` or `value`; `decimal` if it is written with a decimal point."""
+
+    name: str
+    value: Fraction
+    decimal: bool
+
+
+def number(text: str) -> Number | None:
+    """The number that a text is, written plainly; None for anything else."""
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        return None
+    name, sign, whole, places, above, below = match.groups(default="")
+    if above and not int(below):
+        return None
+    value = Fraction(int(above), int(below)) if above else Fraction(whole + places)
+    return Number(name, -value if sign == "-" else value, bool(places))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In a worker
+
+
+def decide(gold: str, answers: list[str], timeout_s: float) -> list[bool]:
+    """math-verify's verdict on each answer; empty if it cannot read the gold. It is not symmetric: gold first."""
+    from math_verify import verify
+
+    parsed_gold = read(gold)
+    if not parsed_gold:
+        return []
+    verdicts = []
+    for answer in answers:
+        restart_clock(timeout_s)
+        verdicts.append(bool(verify(parsed_gold, read(answer), timeout_seconds=None)))
+    return verdicts
+
+
+def can_read(gold: str) -> bool:
+    return bool(read(gold))
+
+
+def read(answer: str) -> list[Any]:
+    """What math-verify reads. In a box, because it would search any other text for something like an answer."""
+    from math_verify import LatexExtractionConfig, parse
+
+    # It warns that its own time limits are off, in every worker.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    config = LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)
+    parsed = parse(
+        f"\\boxed{{{answer}}}", extraction_config=[config], fallback_mode="no_fallback", parsing_timeout=None
+    )
+    return list(parsed)

@@ -1,0 +1,1 @@
+"""What is written: facts, manifests, checkpoints, whole or not at all."""

@@ -1,0 +1,85 @@
+"""What makes two model folders one model to a stage: tokenizer, chat template, system prompt, architecture.
+
+Reads   the small files of a model folder, and the headers of its weights
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import InputError
+from posttrain.outputs.facts import MADE_BY
+from posttrain.outputs.manifest import sha256
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+TOKENIZER_FILES = (
+    *("added_tokens.json", "merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer.model"),
+    *("vocab.json", "vocab.txt"),
+)
+
+
+TEMPLATE = "chat_template.jinja"
+
+
+def identity(folder: Path, system: str | None) -> dict[str, Any]:
+    """What the next stage relies on: tokenizer, chat template, system prompt and architecture of a model folder.
+
+    Raises: InputError if one of its files cannot be read.
+    """
+    config = read_object(folder / "config.json")
+    tokenizer_config = read_object(folder / TOKENIZER_CONFIG)
+    template = tokenizer_config.pop("chat_template", None)
+    if (folder / TEMPLATE).is_file():
+        template = (folder / TEMPLATE).read_text(encoding="utf-8")
+    tokenizer = {name: sha256(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
+    tensors = {path.name: tensor_shapes(path) for path in sorted(folder.glob("*.safetensors"))}
+    return {
+        "tokenizer": digest({**tokenizer, TOKENIZER_CONFIG: tokenizer_config}),
+        "chat_template": digest(template),
+        "system": system,
+        "architecture": {
+            "names": config.get("architectures"),
+            "sha256": digest({"config": config, "tensors": tensors}),
+        },
+    }
+
+
+def digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is no file."""
+    return read_header(path, lambda: json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def tensor_shapes(path: Path) -> dict[str, Any]:
+    """Name, type and shape of each tensor in a safetensors file, from its header."""
+
+    def header() -> Any:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            if size > path.stat().st_size:
+                raise ValueError("a header that is longer than the file")
+            return json.loads(file.read(size))
+
+    tensors = {name: value for name, value in read_header(path, header).items() if isinstance(value, dict)}
+    return {name: [value.get("dtype"), value.get("shape")] for name, value in tensors.items()}
+
+
+def read_header(path: Path, read: Callable[[], Any]) -> dict[str, Any]:
+    try:
+        data = read()
+    except (ValueError, struct.error, RecursionError) as error:
+        raise InputError(
+            str(path),
+            got=f"a file that cannot be read: {' '.join(str(error).split())[:120]}",
+            wanted="the file as a stage wrote it",
+            do=f"run `posttrain {MADE_BY.get(path.parent, 'STAGE')}` again",
+        ) from None
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,157 @@
+"""Outputs are published whole or not at all.
+
+A stage writes into `scratch(...)`, a folder that nobody reads, and `publish` renames it. `manifest.json` is written
+last, so a folder that has one is complete; every consumer calls `require_complete` before it reads.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import InputError
+from posttrain.paths import SCRATCH
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def scratch(stage: str) -> Iterator[Path]:
+    """An empty folder on the outputs' file system, removed at the end; what a killed run left is removed now."""
+    for left in SCRATCH.glob(f"{stage}-*"):
+        if not _alive(int(left.name.rpartition("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = SCRATCH / f"{stage}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True)  # in here, for a signal that comes with it
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, so it is there
+        return True
+    return pid != os.getpid()  # a folder with our own number is an earlier process's
+
+
+def publish(source: Path, target: Path, facts: dict[str, Any]) -> None:
+    """Make `source` the folder `target` in one rename; what stood there goes.
+
+    A manifest with `facts` and the sha256 of every file is added first.
+    """
+    write_json(source / MANIFEST, {**facts, "files": file_hashes(source)})
+    old = source.with_name(f"{source.name}.old")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.replace(old)
+    source.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def publish_files(source: Path, target: Path) -> None:
+    """Move the files of `source` into `target`, each by one rename, a manifest last; other files there stay.
+
+    For results: DVC and git keep files of their own beside them.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(files_of(source), key=lambda path: path.name == MANIFEST):
+        path.replace(target / path.name)
+
+
+def require_complete(folder: Path, made_by: str) -> dict[str, Any]:
+    """The manifest of a published folder.
+
+    Raises: InputError if the folder is missing, was left half-written, or lacks a file that its manifest lists, or if
+    the manifest cannot be read.
+    """
+    command = f"posttrain {made_by}"
+    if not folder.is_dir():
+        raise InputError(
+            str(folder), got="no such folder", wanted=f"the output of `{command}`", do=f"run `{command}` first"
+        )
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            str(folder),
+            got=f"a folder without {MANIFEST}: half-written",
+            wanted=f"the complete output of `{command}`",
+            do=f"run `{command}` again",
+        )
+    manifest = read_manifest(path, f"run `{command}` again")
+    missing = [name for name in manifest["files"] if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            str(folder),
+            got=f"{', '.join(missing)} missing",
+            wanted=f"the {len(manifest['files'])} files of its {MANIFEST}",
+            do=f"run `{command}` again",
+        )
+    return manifest
+
+
+def read_manifest(path: Path, do: str) -> dict[str, Any]:
+    """A published folder's manifest.
+
+    Raises: InputError, with what to do, if it is cut off, no JSON, or lists no files and hashes.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        got = f"no JSON: {' '.join(str(error).split())[:120]}"
+    else:
+        files = manifest.get("files") if isinstance(manifest, dict) else None
+        if isinstance(files, dict) and all(isinstance(value, str) for value in files.values()):
+            return dict(manifest)
+        got = "JSON that lists no files with their hashes"
+    raise InputError(str(path), got=got, wanted="the manifest that a stage wrote; it is cut off or was edited", do=do)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Sorted keys, so that equal data are equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file that posttrain wrote itself."""
+    # Not splitlines(): U+2028 and its kind stand unescaped in what write_jsonl wrote.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_all(paths: Iterable[Path]) -> dict[Path, str]:
+    """The sha256 of several files, as many at once as there are cores: hashing holds no lock of the interpreter."""
+    ordered = list(paths)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(ordered, pool.map(sha256, ordered), strict=True))
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of each file in a folder, by its name in there; the manifest left out."""
+    hashes = sha256_all(files_of(folder))
+    return {name: value for path, value in hashes.items() if (name := str(path.relative_to(folder))) != MANIFEST}
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Without what Python and DVC put beside them."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if "__pycache__" not in path.parts and path.name != ".gitignore")

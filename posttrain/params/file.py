@@ -1,0 +1,161 @@
+"""Reads params.yaml: plain data, checked against the schema, with this machine's environment in place of `launch` keys.
+
+Reads   params.yaml, POSTTRAIN_LAUNCH_<KEY>
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from posttrain.errors import InputError
+from posttrain.params.schema import CustomReward, Launch, Params, Rewards, Section
+
+LAUNCH_VARIABLES = "POSTTRAIN_LAUNCH_"
+"""Beginning of the environment variables that stand in for keys of `launch` on one machine."""
+
+
+def load_params(path: Path) -> Params:
+    """The checked content of a params file, with this machine's environment in place of keys of `launch`.
+
+    Raises: InputError naming every wrong key at once, or the variable.
+    """
+    params = check_params(read_yaml(path), path)
+    changes = launch_of(os.environ)
+    try:
+        launch = Launch.model_validate(merged(params.launch.model_dump(), changes))
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        told = dict.fromkeys(one["msg"] for one in error.errors() if one["loc"][0] == key)
+        where, wanted = LAUNCH_VARIABLES + key.upper(), " or: ".join(told)
+        raise InputError(where, got=repr(changes[key]), wanted=wanted, do="change or unset it") from None
+    return params.model_copy(update={"launch": launch})
+
+
+def merged(section: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Mappings key by key, everything else replaced."""
+    both = {key for key, value in changes.items() if isinstance(value, dict) and isinstance(section.get(key), dict)}
+    return {**section, **changes, **{key: {**section[key], **changes[key]} for key in both}}
+
+
+def launch_of(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Keys of `launch` from POSTTRAIN_LAUNCH_<KEY>, each value as YAML.
+
+    Raises: InputError for a variable of another name, or one that is no YAML.
+    """
+    found = {}
+    for variable, text in environment.items():
+        if not variable.startswith(LAUNCH_VARIABLES):
+            continue
+        key = variable.removeprefix(LAUNCH_VARIABLES).lower()
+        if key not in Launch.model_fields:
+            near = difflib.get_close_matches(key, Launch.model_fields, n=1) or list(Launch.model_fields)
+            names = ", ".join(LAUNCH_VARIABLES + name.upper() for name in near)
+            raise InputError(variable, got="no key of `launch`", wanted=f"one of: {names}", do="unset or rename it")
+        found[key] = yaml_value(variable, text)
+    return found
+
+
+def yaml_value(variable: str, text: str) -> Any:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError:
+        raise InputError(variable, got=repr(text), wanted="a value in YAML", do="change or unset it") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping as plain Python.
+
+    ruamel reads YAML 1.2, where 1e-05 (which `dvc exp run -S` writes) is a float. PyYAML would give a string.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            str(path),
+            got=f"no such file in {Path.cwd().name}/",
+            wanted="the parameters of the pipeline",
+            do="run from the project's root, or `posttrain recipe tiny` after `git checkout params.yaml`",
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            str(path), got=f"byte {error.start} is not UTF-8", wanted="UTF-8 text", do="save it as UTF-8"
+        ) from None
+    except YAMLError as error:
+        raise InputError(
+            str(path), got=" ".join(str(error).split()), wanted="valid YAML", do="mend the line it names"
+        ) from None
+    if not isinstance(data, dict):
+        raise InputError(str(path), got=type(data).__name__, wanted="a mapping of sections", do="see recipes/tiny.yaml")
+    return data
+
+
+def check_params(data: dict[str, Any], path: Path) -> Params:
+    """Params from plain data; `path` only serves the message.
+
+    Raises: InputError naming every wrong key at once.
+    """
+    try:
+        return Params.model_validate(data)
+    except ValidationError as error:
+        problems = [_describe(dict(item), data) for item in error.errors()]
+    where, got, wanted = zip(*problems, strict=True)
+    if len(problems) == 1:
+        raise InputError(f"{path}: {where[0]}", got=got[0], wanted=wanted[0], do=f"change {where[0]} in {path}")
+    lines = [f"{w}: got {g}; wanted {a}" for w, g, a in problems]
+    raise InputError(
+        str(path),
+        got=f"{len(problems)} wrong keys\n          " + "\n          ".join(lines),
+        wanted="every key of the schema once, none besides, each in its range",
+        do=f"change these keys in {path}",
+    )
+
+
+def _describe(error: dict[str, Any], data: dict[str, Any]) -> tuple[str, str, str]:
+    """Where, got and wanted of one pydantic error."""
+    location = [str(part) for part in error["loc"]]
+    where = ".".join(location) or "the file"
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"one of: {', '.join(known)}"
+        return where, "an unknown key", hint
+    if error["type"] == "missing":
+        return _describe_missing(location, where)
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error" and isinstance(error["input"], dict):
+        return where, message, "keys that fit together"
+    return where, repr(error["input"]), message[0].lower() + message[1:]
+
+
+def _describe_missing(location: list[str], where: str) -> tuple[str, str, str]:
+    if location[0] == "rewards" and len(location) == 3 and location[1] not in Rewards.model_fields:
+        near = difflib.get_close_matches(location[1], Rewards.model_fields, n=1)
+        built_in = f"did you mean `{near[0]}`?" if near else f"one of {', '.join(Rewards.model_fields)}"
+        return where, f"a reward that is not built in, without `{location[2]}`", f"{built_in}; or your own, complete"
+    examples = _model_at(location[:-1]).model_fields[location[-1]].examples
+    return where, "no such key", f"a value{f', such as {examples[0]}' if examples else ''}; the schema has no defaults"
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    return list(_model_at(location).model_fields)
+
+
+def _model_at(location: list[str]) -> Any:
+    """The schema of a section."""
+    model: Any = Params
+    for part in location:
+        field = model.model_fields.get(part)
+        annotation = field.annotation if field else CustomReward  # only `rewards` has names that are no fields
+        models = [kind for kind in get_args(annotation) or (annotation,) if isinstance(kind, type)]
+        model = next(kind for kind in models if issubclass(kind, Section))
+    return model

@@ -1,0 +1,35 @@
+"""Every path of the pipeline, once. Relative to the project's root, which is the working directory of a stage."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+GRAPH = Path("dvc.yaml")
+RECIPES = Path("recipes")
+
+SOURCE_DATA = Path("data/source")
+BASE_MODELS = Path("models/base")
+OWN_REWARDS = Path("rewards")
+PREPARED = Path("data/prepared")
+SFT_MODEL = Path("models/sft")
+GRPO_MODEL = Path("models/grpo")
+
+SFT_RESULTS = Path("results/sft")
+GRPO_RESULTS = Path("results/grpo")
+EVALUATE_RESULTS = Path("results/evaluate")
+REPORT = Path("results/report.html")
+
+# Untracked: scratch folders that become outs by one rename, what may differ between two equal runs (seconds), and what
+# a killed run goes on from, which has to outlive the outs that DVC removes before it runs a stage. Runs of flows with
+# other params have a worktree each, and leave a report.
+SCRATCH = Path(".posttrain/scratch")
+RUN_LOG = Path(".posttrain/runs")
+TRACKER_LOGS = Path(".posttrain/logs")
+CHECKPOINTS = Path(".posttrain/checkpoints")
+LOCKS = Path(".posttrain/locks")
+LAUNCH_CONFIGS = Path(".posttrain/launch")
+LAUNCH_LOGS = Path(".posttrain/logs/launch")
+WORKTREES = Path(".posttrain/worktrees")
+REPORTS = Path(".posttrain/reports")
+SWEEPS = Path(".posttrain/sweeps")
+
+LIGHTEVAL_ENVIRONMENT = Path(".venv-lighteval")

@@ -1,0 +1,1 @@
+"""Nothing is left running: process trees, worker pools, locks, signals."""

@@ -1,0 +1,43 @@
+"""SIGTERM and Ctrl-C: noted, or turned into an orderly end."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Self
+
+
+class NotedSignals:
+    """While it is entered, `received` grows by the number of each SIGTERM and SIGINT."""
+
+    def __enter__(self) -> Self:
+        self.received: list[int] = []
+        ignored = signal.SIG_IGN  # of a shell that started us in the background
+        numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not ignored]
+        self.before = {number: signal.signal(number, self.note) for number in numbers}
+        return self
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def sigterm_exits() -> Iterator[None]:
+    """SIGTERM raises SystemExit, so that scratch folders and child processes are cleaned up; afterwards as before.
+
+    Without effect outside the main thread, where Python sets no handler.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

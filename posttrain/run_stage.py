@@ -1,0 +1,78 @@
+"""Runs one stage on params.yaml: checked first, alone in this workspace, in the processes that `launch` asks for.
+
+Reads   params.yaml, the environment of a worker
+Run     posttrain prepare|sft|grpo|evaluate|report
+
+The one place of the library that knows the folder stages/.
+"""
+
+import importlib
+from contextlib import nullcontext
+from pathlib import Path
+
+from posttrain.commands.check.checks import preflight
+from posttrain.errors import InputError
+from posttrain.launch import layout
+from posttrain.launch.supervisor import supervise
+from posttrain.outputs.checkpoints import only_run
+from posttrain.params.file import load_params
+from posttrain.params.schema import Launch, Params
+from posttrain.paths import PARAMS
+from posttrain.processes.signals import sigterm_exits
+from posttrain.vllm.server import rollout_server
+
+
+def run_stage(stage: str) -> None:
+    """One stage on params.yaml, which is checked as a whole before anything starts.
+
+    Raises: InputError, RetryError, and what the stage raises
+    """
+    params = load_params(PARAMS)
+    with sigterm_exits():
+        if layout.is_worker():
+            work(stage, params)
+        elif params.launch.machine_rank:
+            help_machine_0(stage, params.launch)
+        else:
+            preflight(params, stage)
+            with only_run(stage):
+                work_or_supervise(stage, params)
+
+
+def work_or_supervise(stage: str, params: Params) -> None:
+    """Stages that no processes share run here whatever `launch` asks for, also on a machine without its GPUs."""
+    if stage not in layout.SHARED or (found := layout.layout(params.launch)).processes == 1:
+        work(stage, params)
+        return
+    with rollout_server(params) if stage == "grpo" else nullcontext():
+        supervise(stage, found)
+
+
+def work(stage: str, params: Params) -> None:
+    module = importlib.import_module(f"stages.{stage}")
+    require_same_tree(Path(str(module.__file__)))
+    module.run(params)
+
+
+def require_same_tree(file: Path) -> None:
+    """Raises: InputError if the stage comes from another tree than the library, which DVC would not notice."""
+    root = Path(__file__).parents[1]
+    if not file.is_relative_to(root):
+        raise InputError(
+            str(file),
+            got="a stage of another folder than the library that runs it",
+            wanted=f"the one in {root}",
+            do="run `python -m posttrain` in the project's root folder, without PYTHONPATH",
+        )
+
+
+def help_machine_0(stage: str, launch: Launch) -> None:
+    """Run this machine's processes of a stage that several can share; machine 0 checks, locks and publishes."""
+    if stage not in layout.SHARED:
+        raise InputError(
+            "launch.machine_rank",
+            got=f"{launch.machine_rank}, and the stage {stage}",
+            wanted=f"machine 0 for it; several share {' and '.join(layout.SHARED)}",
+            do=f"run `posttrain {stage}` on machine 0 alone",
+        )
+    supervise(stage, layout.layout(launch))

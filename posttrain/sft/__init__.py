@@ -1,0 +1,1 @@
+"""The trainer of SFT and what it is fed."""
