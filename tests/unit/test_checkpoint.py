@@ -368,7 +368,7 @@ def test_the_list_says_which_params_a_checkpoint_belongs_to(
         ["sft", mine.folder.name, "10"],
         ["sft", mine.folder.name, "20"],
     ]
-    assert lines[0].endswith("others: models/sft; grpo.beta 0.5, now 0.01")
+    assert lines[0].endswith("others: grpo.beta 0.5, now 0.01; models/sft")
     assert lines[2].endswith("the present params, inputs and code")
     assert " KiB " in lines[2]
     cut_manifest(mine.folder / "step-20")
