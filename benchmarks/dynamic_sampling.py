@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
 
-from posttrain.grpo import curve as grpo_curve
-from posttrain.grpo import trainer as grpo_trainer
-from posttrain.grpo.dynamic import SparePrompts
+from posttrain.grpo.batch_rewards import BatchRewards
+from posttrain.grpo.curve import GRPOCurve
+from posttrain.grpo.trainer import Trainer, trainer_config
 from posttrain.outputs.manifest import read_jsonl
 from posttrain.params.file import load_params
 from posttrain.params.schema import Params
 from posttrain.paths import PARAMS, PREPARED, SFT_MODEL
 from posttrain.rewards.scoring import Scoring
 from posttrain.training.config import start
-from posttrain.training.models import align_special_tokens, load_tokenizer
+from posttrain.training.models import load_tokenizer
 
 WINDOW = 10
 
@@ -34,7 +33,7 @@ WINDOW = 10
 class Until(TrainerCallback):
     """Ends training where the moving mean reaches the target; after the curve among the callbacks."""
 
-    def __init__(self, curve: grpo_curve.GRPOCurve, target: float) -> None:
+    def __init__(self, curve: GRPOCurve, target: float) -> None:
         self.curve, self.target = curve, target
         self.reached: int | None = None
 
@@ -48,6 +47,16 @@ class Until(TrainerCallback):
             control.should_training_stop = True
 
 
+class Benchmarked(Trainer):
+    def __init__(self, *args: Any, target: float, **kwargs: Any) -> None:
+        self.target = target
+        super().__init__(*args, **kwargs)
+
+    def watchers(self) -> list[TrainerCallback]:
+        self.until = Until(self.curve, self.target)
+        return [self.curve, self.sampling.spare, self.until]
+
+
 def measure(params: Params, target: float) -> str:
     rows = read_jsonl(PREPARED / "train.jsonl")
     start(params.seed, params.launch)
@@ -55,29 +64,28 @@ def measure(params: Params, target: float) -> str:
         Scoring(params.rewards, params.verifier, params.launch.reward_workers) as scoring,
         tempfile.TemporaryDirectory() as folder,
     ):
-        tokenizer = load_tokenizer(str(SFT_MODEL), params.model)
-        curve = grpo_curve.GRPOCurve(scoring.params)
-        until = Until(curve, target)
         size = params.grpo.num_generations
-        spare = SparePrompts(len(rows), params.seed, params.grpo.dynamic_sampling.max_rounds)
-        trainer = grpo_trainer.DynamicTrainer(
-            model=str(SFT_MODEL),
-            reward_funcs=[grpo_trainer.reward_function(name, scoring, rows, size) for name in scoring.params],
-            args=grpo_trainer.trainer_config(params, Path(folder)),
-            train_dataset=grpo_trainer.to_dataset(rows, params),
-            processing_class=tokenizer,
-            callbacks=[curve, spare, until],
+        trainer = Benchmarked(
+            params,
+            SFT_MODEL,
+            load_tokenizer(str(SFT_MODEL), params.model),
+            BatchRewards(scoring, rows, size),
+            trainer_config(params, Path(folder)),
+            target=target,
         )
-        trainer.scoring, trainer.rows, trainer.spare, curve.trainer = scoring, rows, spare, trainer
-        align_special_tokens(trainer.model, tokenizer)
-        trainer.remove_callback(PrinterCallback)
+        until, curve = trainer.until, trainer.curve
         began = time.monotonic()
         trainer.train()
         seconds = time.monotonic() - began
     batch = params.grpo.prompts_per_step * size
     generated = sum(row.get("sampling/generated", batch) for row in curve.rows)
     flat = statistics.fmean(row["reward/zero_std_frac"] for row in curve.rows)
-    fields = [params.seed, spare.max_rounds, until.reached or f"not by {len(curve.rows)}", f"{generated:.0f}"]
+    fields = [
+        params.seed,
+        params.grpo.dynamic_sampling.max_rounds,
+        until.reached or f"not by {len(curve.rows)}",
+        f"{generated:.0f}",
+    ]
     return "RESULT | " + " | ".join(map(str, [*fields, f"{until.accuracy():.3f}", f"{flat:.2f}", f"{seconds:.0f} s"]))
 
 

@@ -13,15 +13,14 @@ manifest of models/grpo and the last line say that it was stopped.
 """
 
 import time
+from pathlib import Path
+from typing import Any
 
-from transformers.trainer_callback import PrinterCallback
-
-from posttrain.grpo.curve import GRPOCurve, summary
-from posttrain.grpo.dynamic import SparePrompts
-from posttrain.grpo.records import KeptCompletions, StepClock
-from posttrain.grpo.samples import NUM_SAMPLES, probe_accuracy, sample_rows, show_sample
-from posttrain.grpo.trainer import DynamicTrainer, reward_function, to_dataset, trainer_config
-from posttrain.grpo.watch import HealthWatch, ProbeWatch, closing_line, health_metrics, hold_out, settle
+from posttrain.grpo.batch_rewards import BatchRewards
+from posttrain.grpo.curve import summary
+from posttrain.grpo.samples import show_sample
+from posttrain.grpo.trainer import Trainer, trainer_config
+from posttrain.grpo.watch import closing_line, health_metrics, hold_out
 from posttrain.outputs.checkpoints import Checkpoints
 from posttrain.outputs.facts import Origin
 from posttrain.outputs.manifest import read_jsonl, scratch
@@ -33,13 +32,12 @@ from posttrain.rewards.scoring import Scoring
 from posttrain.training.card import card
 from posttrain.training.config import start
 from posttrain.training.export import plain_model
-from posttrain.training.lora import adapter_config, loading
-from posttrain.training.models import align_special_tokens, load_tokenizer
+from posttrain.training.models import load_tokenizer
 from posttrain.training.publish import publish_model, publish_results
-from posttrain.training.trackers import after_ours
-from posttrain.vllm.rollouts import reseed
+from posttrain.training.resume import Resume
 from posttrain.vllm.server import rollout_server
 
+NUM_SAMPLES = 4
 DRY_RUN_ROWS = 8
 
 
@@ -50,56 +48,33 @@ def run(params: Params) -> None:
     require_model(SFT_MODEL, "sft", params.prompts.system)
     probed, rows = hold_out(read_jsonl(PREPARED / "train.jsonl"), params.grpo.probe.problems)
     start(params.seed, params.launch)
+    checkpoints = Checkpoints(Origin("grpo", params))
     with (
         Scoring(params.rewards, params.verifier, params.launch.reward_workers) as scoring,
         scratch("grpo") as folder,
         rollout_server(params),
     ):
         scoring.dry_run(rows[:DRY_RUN_ROWS])
-        tokenizer = load_tokenizer(str(SFT_MODEL), params.model)
-        curve = GRPOCurve(scoring.params)
-        probe = ProbeWatch(params.grpo, lambda: probe_accuracy(trainer, tokenizer, probed, params, scoring))
-        health = HealthWatch(params, curve)
-        kept, clock = KeptCompletions(params.grpo.keep_completions_steps, list(scoring.params)), StepClock("grpo")
-        origin = Origin("grpo", params)
-        checkpoints = Checkpoints(origin)
-        spare = SparePrompts(len(rows), params.seed, params.grpo.dynamic_sampling.max_rounds)
-        trainer = DynamicTrainer(
-            model=str(SFT_MODEL),  # TRL loads it twice: the policy, and the reference of the KL divergence
-            reward_funcs=[reward_function(name, scoring, rows, params.grpo.num_generations) for name in scoring.params],
-            args=trainer_config(params, folder / "trainer"),
-            train_dataset=to_dataset(rows, params),
-            processing_class=tokenizer,
-            callbacks=[probe, curve, health, spare, kept, clock],
-            peft_config=adapter_config(params),
-            **loading(params),
+        trainer = Trainer(
+            params,
+            SFT_MODEL,
+            load_tokenizer(str(SFT_MODEL), params.model),
+            BatchRewards(scoring, rows, params.grpo.num_generations),
+            trainer_config(params, folder / "trainer"),
+            probed=probed,
+            resume=Resume(checkpoints, params.launch),
         )
-        reseed(params, trainer.accelerator.process_index)
-        trainer.scoring, trainer.rows, trainer.spare = scoring, rows, spare
-        kept.trainer = clock.trainer = trainer
-        after_ours(trainer)
-        curve.trainer = trainer
-        align_special_tokens(trainer.model, tokenizer)
-        trainer.remove_callback(PrinterCallback)
-        before = sample_rows(trainer, tokenizer, rows[:NUM_SAMPLES], params, scoring)
-        trainer.train_or_resume(checkpoints, params.launch)
-        outcome = settle(trainer.model, trainer.state, probe, health)
-        after = sample_rows(trainer, tokenizer, rows[:NUM_SAMPLES], params, scoring)
-        if (plain := plain_model(trainer, str(SFT_MODEL), params, tokenizer, folder)) is None:
-            return
+        before = trainer.sample(rows[:NUM_SAMPLES])
+        trainer.train_or_resume()
+        outcome = trainer.finalize()
+        after = trainer.sample(rows[:NUM_SAMPLES])
+        plain = plain_model(trainer, str(SFT_MODEL), params, trainer.processing_class, folder)
+        if plain is None:
+            return  # the main process publishes
         samples = [
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)
         ]
-        metrics = summary(curve) | health_metrics(outcome)
-        publish_results(folder, GRPO_RESULTS, metrics, curve, samples, health=outcome)
-        kept.publish(folder)
-        made_from = origin.record | {
-            "rewards": scoring.sources(),
-            "steps": outcome["steps"],
-            "stopped_by": outcome["stopped_by"],
-        }
-        text = card(made_from, metrics, rows[0]["problem"], after[0]["completion"], SFT_MODEL)
-        publish_model(folder, GRPO_MODEL, plain, tokenizer, made_from, text)
+        publish(trainer, plain, outcome, samples, checkpoints.origin, folder)
         checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("grpo", seconds=seconds, checkpoints=checkpoints.cost())
@@ -107,3 +82,21 @@ def run(params: Params) -> None:
     if (line := closing_line(outcome)) is not None:
         print(f"grpo | {line}")
     print(f"grpo | wrote {GRPO_MODEL}/ in {seconds:.0f} s | next: posttrain evaluate")
+
+
+def publish(
+    trainer: Trainer,
+    model: Any,
+    outcome: dict[str, Any],
+    samples: list[dict[str, Any]],
+    origin: Origin,
+    folder: Path,
+) -> None:
+    """results/grpo/ first: a model that is there is the sign that the stage is done."""
+    metrics = summary(trainer.curve) | health_metrics(outcome)
+    publish_results(folder, GRPO_RESULTS, metrics, trainer.curve, samples, health=outcome)
+    trainer.kept.publish(folder)
+    ended = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
+    record = origin.record | {"rewards": trainer.rewards.scoring.sources()} | ended
+    text = card(record, metrics, samples[0]["problem"], samples[0]["after"]["completion"], SFT_MODEL)
+    publish_model(folder, GRPO_MODEL, model, trainer.processing_class, record, text)

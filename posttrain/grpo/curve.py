@@ -1,16 +1,16 @@
 """The columns of GRPO's curve, and their means for metrics.json."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
-from trl import GRPOTrainer
 
 from posttrain.grpo.dynamic import REPLACED, ROUNDS, SAMPLED, totals, without_spread
 from posttrain.grpo.health import EQUAL, GENERATED, PROBE, TIMEOUTS
 from posttrain.training.curve import Curve
+from posttrain.training.trl import GenerationBatch
 
 ALWAYS_SHOWN = ("reward/total", "advantage/mean", "advantage/std", "policy/kl_divergence")
 
@@ -36,11 +36,13 @@ MEASURES = {
 
 
 class GRPOCurve(Curve):
-    """A column for each reward, and the advantages, which TRL keeps but does not log as metrics."""
+    """A column for each reward, and the advantages, which TRL keeps but does not log as metrics.
 
-    trainer: GRPOTrainer
+    `last_batch` gives what the last step trained on.
+    """
 
-    def __init__(self, rewards: Iterable[str]) -> None:
+    def __init__(self, rewards: Iterable[str], last_batch: Callable[[], GenerationBatch]) -> None:
+        self.last_batch = last_batch
         names = {f"rewards/{name}/mean": f"reward/{name}" for name in rewards}
         sampled = {f"sampling/{name}": f"sampling/{name}" for name in names.values()}
         shown = (*names.values(), *ALWAYS_SHOWN, PROBE, SAMPLED.format("accuracy"), GENERATED)
@@ -55,23 +57,24 @@ class GRPOCurve(Curve):
         **kwargs: Any,
     ) -> None:
         if logs is not None and "reward" in logs:
-            advantages = list(self.trainer._logs["advantages"])  # of the last generation batch
+            batch = self.last_batch()
+            advantages = batch.advantages
             logs["advantage/mean"] = round(statistics.fmean(advantages), 6) + 0.0  # 0 by construction, so never -0
             logs["advantage/std"] = statistics.pstdev(advantages)
-            logs[EQUAL] = equal_groups_frac(self.trainer)
+            logs[EQUAL] = equal_groups_frac(batch)
         super().on_log(args, state, control, logs=logs, **kwargs)
 
 
-def equal_groups_frac(trainer: GRPOTrainer) -> float:
-    """Share of the groups of the last generation batch whose completions all got the same total.
+def equal_groups_frac(batch: GenerationBatch) -> float:
+    """Share of the groups whose completions all got the same total.
 
     TRL's own `frac_reward_zero_std` compares a float32 deviation with 1e-8 and misses most: where all earn 0.15, the
     mean is rounded, and no deviation from it is 0.
     """
-    rewards = torch.tensor([list(trainer._logs["rewards"][name]) for name in trainer.reward_func_names]).T
-    groups = len(rewards) // trainer.num_generations
-    scores = totals(rewards, trainer.reward_weights.cpu()).unsqueeze(1)
-    return len(without_spread(scores, trainer.num_generations)) / groups
+    rewards = torch.tensor(list(batch.rewards.values())).T
+    groups = len(rewards) // batch.group_size
+    scores = totals(rewards, batch.weights).unsqueeze(1)
+    return len(without_spread(scores, batch.group_size)) / groups
 
 
 def summary(curve: Curve) -> dict[str, float]:

@@ -17,19 +17,17 @@ Not for tools, environments or images, of which this project uses none.
 
 import hashlib
 import math
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
-from trl import GRPOTrainer
 
 from posttrain.grpo.health import GENERATED, SAMPLING, TIMEOUTS
+from posttrain.training.trl import RolloutBatch
 
 EQUAL = 1e-9
 """Totals closer than this are the same; a reward that differs does so by more."""
@@ -43,6 +41,8 @@ class SparePrompts(TrainerCallback):
 
     A callback, because the state of callbacks is part of what a killed run goes on from.
     """
+
+    resume_key = "spare_prompts"
 
     def __init__(self, problems: int, seed: int, max_rounds: int) -> None:
         self.problems, self.seed, self.max_rounds = problems, seed, max_rounds
@@ -68,121 +68,90 @@ def order(problems: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(problems, generator=generator).tolist()
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """One completion, and the example that it answers."""
+class Generator(Protocol):
+    """What is needed of a trainer; posttrain/training/trl.py's has it."""
 
-    example: dict[str, Any]
-    ids: list[int]
-    logprobs: list[float] | None
-    """Of the tokens, from generators that say them."""
-    completion: Any
+    num_generations: int
+    reward_weights: torch.Tensor
+    reward_func_names: list[str]
+    multi_objective_aggregation: str
+    accelerator: Any
+    train_dataset: Any
 
+    def roll_out(self, examples: list[dict[str, Any]]) -> RolloutBatch: ...
 
-@dataclass(frozen=True)
-class Batch:
-    """A process's share of the completions, and the rewards (N, rewards) of all processes."""
+    def metrics_aside(self) -> AbstractContextManager[dict[str, list[float]]]: ...
 
-    rollouts: list[Rollout]
-    rewards: torch.Tensor
+    def add_metric(self, name: str, value: float) -> None: ...
 
 
-class DynamicSampling(GRPOTrainer):
-    """Goes before a GRPOTrainer among the bases of a class. With `max_rounds` 0 nothing is changed."""
+class DynamicSampling:
+    """Draws batches for a trainer. Without further rounds, `max_rounds` 0, there is nothing to do."""
 
-    spare: SparePrompts
-    _drawn: Batch | None = None
-    """What TRL is given instead of generating and scoring."""
+    def __init__(self, spare: SparePrompts) -> None:
+        self.spare = spare
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        if not (self.spare.max_rounds and self.model.training):
-            return super()._generate_and_score_completions(inputs)
-        self._drawn = self._draw(inputs)
-        try:
-            return super()._generate_and_score_completions([rollout.example for rollout in self._drawn.rollouts])
-        finally:
-            self._drawn = None
+    def __bool__(self) -> bool:
+        return self.spare.max_rounds > 0
 
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> tuple[list[list[int]], list[list[float]] | None]:
-        if self._drawn is None:
-            return super()._generate_single_turn(*args, **kwargs)
-        logprobs = [rollout.logprobs for rollout in self._drawn.rollouts if rollout.logprobs is not None]
-        return [rollout.ids for rollout in self._drawn.rollouts], logprobs or None
-
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return super()._calculate_rewards(*args, **kwargs) if self._drawn is None else self._drawn.rewards
-
-    def _draw(self, inputs: list[dict[str, Any]]) -> Batch:
+    def draw(self, trainer: Generator, inputs: list[dict[str, Any]]) -> RolloutBatch:
         """The first round and those that further it, and the metrics of sampling."""
-        with self._metrics_aside() as aside:
-            batch = self._roll_out(inputs)
+        with trainer.metrics_aside() as aside:
+            batch = trainer.roll_out(inputs)
             rounds = [batch.rewards]
             replaced = 0
-            while (flat := self._without_spread(batch.rewards)) and len(rounds) <= self.spare.max_rounds:
-                fresh = self._roll_out(self._further(len(flat)))
+            while (flat := flat_groups(trainer, batch.rewards)) and len(rounds) <= self.spare.max_rounds:
+                fresh = trainer.roll_out(self.further(trainer, len(flat)))
                 rounds.append(fresh.rewards)
-                dull = set(self._without_spread(fresh.rewards))
-                good = [group for group in range(len(fresh.rewards) // self.num_generations) if group not in dull]
-                batch = self._put(batch, fresh, dict(zip(flat, good, strict=False)))
+                dull = set(flat_groups(trainer, fresh.rewards))
+                good = [group for group in range(len(fresh.rewards) // trainer.num_generations) if group not in dull]
+                batch = with_groups(trainer, batch, fresh, dict(zip(flat, good, strict=False)))
                 replaced += min(len(flat), len(good))
-        self._log_sampling(rounds, replaced * self.num_generations / len(batch.rewards), aside)
+        log_sampling(trainer, rounds, replaced * trainer.num_generations / len(batch.rewards), aside)
         return batch
 
-    def _roll_out(self, examples: list[dict[str, Any]]) -> Batch:
-        """Generate and score one completion for each example of this process."""
-        prompts = [example["prompt"] for example in examples]
-        _, ids, _, completions, logprobs, *_ = self._generate(prompts)
-        rewards = self._calculate_rewards(examples, prompts, completions, ids)
-        logprobs = logprobs or [None] * len(ids)
-        return Batch([Rollout(*each) for each in zip(examples, ids, logprobs, completions, strict=True)], rewards)
-
-    def _without_spread(self, rewards: torch.Tensor) -> list[int]:
-        if self.multi_objective_aggregation == "sum_then_normalize":
-            scores = totals(rewards, self.reward_weights).unsqueeze(1)
-        else:  # every reward is normalised by itself, so one with spread is enough
-            scores = weighted(rewards, self.reward_weights)
-        return without_spread(scores, self.num_generations)
-
-    def _further(self, groups: int) -> list[dict[str, Any]]:
+    def further(self, trainer: Generator, groups: int) -> list[dict[str, Any]]:
         """This process's share of the examples of at least so many groups, as many more as make the shares equal."""
-        processes, size = self.accelerator.num_processes, self.num_generations
+        processes, size = trainer.accelerator.num_processes, trainer.num_generations
         unit = processes // math.gcd(processes, size)
         drawn = self.spare.draw(-(-groups // unit) * unit)
         share = len(drawn) * size // processes
-        first = self.accelerator.process_index * share
-        return [self.train_dataset[drawn[place // size]] for place in range(first, first + share)]
+        first = trainer.accelerator.process_index * share
+        return [trainer.train_dataset[drawn[place // size]] for place in range(first, first + share)]
 
-    def _put(self, batch: Batch, fresh: Batch, groups: dict[int, int]) -> Batch:
-        """The batch with groups (its own: the fresh one) replaced, wherever their completions were generated."""
-        everybodys = gather_object(fresh.rollouts)
-        first = self.accelerator.process_index * len(batch.rollouts)
-        rollouts, rewards = list(batch.rollouts), batch.rewards.clone()
-        for old, new in places(groups, self.num_generations):
-            rewards[old] = fresh.rewards[new]
-            if 0 <= old - first < len(rollouts):
-                rollouts[old - first] = everybodys[new]
-        return replace(batch, rollouts=rollouts, rewards=rewards)
 
-    @contextmanager
-    def _metrics_aside(self) -> Iterator[dict[str, list[float]]]:
-        """What TRL counts meanwhile, instead of among its metrics: it will count again the batch that is trained on."""
-        kept, seen = self._metrics["train"], self.state.num_input_tokens_seen
-        aside: dict[str, list[float]] = defaultdict(list)
-        self._metrics["train"] = aside
-        try:
-            yield aside
-        finally:
-            self._metrics["train"], self.state.num_input_tokens_seen = kept, seen
+def flat_groups(trainer: Generator, rewards: torch.Tensor) -> list[int]:
+    """The groups whose completions teach nothing."""
+    if trainer.multi_objective_aggregation == "sum_then_normalize":
+        scores = totals(rewards, trainer.reward_weights).unsqueeze(1)
+    else:  # every reward is normalised by itself, so one with spread is enough
+        scores = weighted(rewards, trainer.reward_weights)
+    return without_spread(scores, trainer.num_generations)
 
-    def _log_sampling(self, rounds: list[torch.Tensor], replaced_frac: float, aside: dict[str, list[float]]) -> None:
-        generated = torch.cat(rounds).double()
-        values = {ROUNDS: len(rounds) - 1.0, REPLACED: replaced_frac, GENERATED: float(len(generated))}
-        values |= {TIMEOUTS: sum(aside[TIMEOUTS])} if TIMEOUTS in aside else {}
-        for place, name in enumerate(self.reward_func_names):
-            values[SAMPLED.format(name)] = generated[:, place].nanmean().item()
-        values[SAMPLED.format("total")] = totals(generated, self.reward_weights).nanmean().item()
-        for name, value in values.items():
-            self._metrics["train"][name].append(value)
+
+def with_groups(trainer: Generator, batch: RolloutBatch, fresh: RolloutBatch, groups: dict[int, int]) -> RolloutBatch:
+    """The batch with groups (its own: the fresh one) replaced, wherever their completions were generated."""
+    everybodys = gather_object(fresh.rollouts)
+    first = trainer.accelerator.process_index * len(batch.rollouts)
+    rollouts, rewards = list(batch.rollouts), batch.rewards.clone()
+    for old, new in places(groups, trainer.num_generations):
+        rewards[old] = fresh.rewards[new]
+        if 0 <= old - first < len(rollouts):
+            rollouts[old - first] = everybodys[new]
+    return RolloutBatch(rollouts, rewards)
+
+
+def log_sampling(
+    trainer: Generator, rounds: list[torch.Tensor], replaced_frac: float, aside: dict[str, list[float]]
+) -> None:
+    generated = torch.cat(rounds).double()
+    values = {ROUNDS: len(rounds) - 1.0, REPLACED: replaced_frac, GENERATED: float(len(generated))}
+    values |= {TIMEOUTS: sum(aside[TIMEOUTS])} if TIMEOUTS in aside else {}
+    for place, name in enumerate(trainer.reward_func_names):
+        values[SAMPLED.format(name)] = generated[:, place].nanmean().item()
+    values[SAMPLED.format("total")] = totals(generated, trainer.reward_weights).nanmean().item()
+    for name, value in values.items():
+        trainer.add_metric(name, value)
 
 
 def weighted(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,9 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import GRPOTrainer
 
 from posttrain.outputs.manifest import publish_files
 from posttrain.paths import GRPO_RESULTS, RUN_LOG
+from posttrain.training.trl import GenerationBatch
 
 COMPLETIONS = "completions.parquet"
 MIB = 2**20
@@ -28,19 +30,19 @@ class KeptCompletions(TrainerCallback):
     A table of plain columns, so equal runs give equal bytes; without rows if params keep none.
     """
 
-    trainer: GRPOTrainer
+    resume_key = "kept_completions"
 
-    def __init__(self, every_steps: int, rewards: list[str]) -> None:
-        self.every_steps, self.rewards = every_steps, rewards
+    def __init__(self, every_steps: int, rewards: list[str], last_batch: Callable[[], GenerationBatch]) -> None:
+        self.every_steps, self.rewards, self.last_batch = every_steps, rewards, last_batch
         self.rows: list[dict[str, Any]] = []
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if not self.every_steps or state.global_step % self.every_steps:
             return
-        logs = self.trainer._logs  # of the generation batch, gathered from all processes
-        scores = zip(*(logs["rewards"][name] for name in self.rewards), strict=True)
+        batch = self.last_batch()
+        scores = zip(*(batch.rewards[name] for name in self.rewards), strict=True)
         for prompt, completion, values, advantage in zip(
-            logs["prompt"], logs["completion"], scores, logs["advantages"], strict=True
+            batch.prompts, batch.completions, scores, batch.advantages, strict=True
         ):
             found = {
                 name: None if math.isnan(value) else value for name, value in zip(self.rewards, values, strict=True)
@@ -68,44 +70,48 @@ class KeptCompletions(TrainerCallback):
         self.rows = state["rows"]
 
 
+class Stopwatch:
+    """Seconds spent on parts of a step, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    def reset(self) -> None:
+        self.seconds.clear()
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - began  # type: ignore[assignment]
+
+
 class StepClock(TrainerCallback):
     """Seconds of each step, tokens a second and memory, in a table that nothing tracks: no two runs have the same."""
 
     COLUMNS = ("step", "seconds", "generate_s", "reward_s", "update_s", "tokens_per_s", "peak_memory_mib")
 
-    trainer: GRPOTrainer
-
-    def __init__(self, stage: str) -> None:
-        self.path = RUN_LOG / f"{stage}-steps.tsv"
+    def __init__(self, stage: str, stopwatch: Stopwatch) -> None:
+        self.path, self.stopwatch = RUN_LOG / f"{stage}-steps.tsv", stopwatch
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.spent = {"generate": 0.0, "reward": 0.0}
-        self.trainer._generate = self.timed("generate", self.trainer._generate)
-        self.trainer._calculate_rewards = self.timed("reward", self.trainer._calculate_rewards)
         if state.is_world_process_zero and not (state.global_step and self.path.is_file()):  # a resumed run adds to it
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("\t".join(self.COLUMNS) + "\n", encoding="utf-8")
 
-    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.spent[name] += time.perf_counter() - began
-
-        return call
-
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.began, self.tokens = time.perf_counter(), state.num_input_tokens_seen
-        self.spent = dict.fromkeys(self.spent, 0.0)
+        self.stopwatch.reset()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if not state.is_world_process_zero:
             return
         seconds = time.perf_counter() - self.began
         tokens = state.num_input_tokens_seen - self.tokens  # of the batch that it trained on
-        parts = (self.spent["generate"], self.spent["reward"], seconds - sum(self.spent.values()))
+        spent = self.stopwatch.seconds
+        parts = (spent["generate"], spent["reward"], seconds - spent.total())
         row = [*(f"{value:.4f}" for value in (seconds, *parts)), f"{tokens / seconds:.1f}", f"{peak_memory_mib():.0f}"]
         with self.path.open("a", encoding="utf-8") as file:
             file.write("\t".join([str(state.global_step), *row]) + "\n")

@@ -5,32 +5,42 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from posttrain.grpo.trainer import Trainer
 from posttrain.params.schema import Params
 from posttrain.prompts import prompt_messages
 from posttrain.rewards.scoring import Scoring, judge
-from posttrain.training.export import whole
 from posttrain.training.models import sample
-
-NUM_SAMPLES = 4
 
 
 def sample_rows(
-    trainer: Trainer,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: list[dict[str, Any]],
     params: Params,
     scoring: Scoring,
 ) -> list[dict[str, Any]]:
     """Greedy completions of a few training problems with their scores."""
-    with whole(trainer) as model:
-        sampled = complete_greedily(model, tokenizer, rows, params)
+    sampled = complete_greedily(model, tokenizer, rows, params)
     lengths_T = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text, _ in sampled]
     scores = scoring.scores(scoring.completions([text for text, _ in sampled], rows, lengths_T), 1)
     return [
         {"completion": text, "finished": finished, **{name: values[number] for name, values in scores.items()}}
         for number, (text, finished) in enumerate(sampled)
     ]
+
+
+def probe_accuracy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict[str, Any]],
+    params: Params,
+    scoring: Scoring,
+) -> float:
+    """Share of the probe's problems whose greedy completion is right; a completion without a verdict is not."""
+    size = params.launch.micro_batch_size
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    texts = [text for batch in batches for text, _ in complete_greedily(model, tokenizer, batch, params)]
+    judged = judge(texts, [row["answer"] for row in rows], scoring.verifier)
+    return statistics.fmean(scores["accuracy"] or 0.0 for scores in judged)
 
 
 def complete_greedily(
@@ -45,22 +55,6 @@ def complete_greedily(
     )
     prompts = [prompt_messages(row["problem"], params.prompts.system) for row in rows]
     return sample(model, tokenizer, prompts, generation)
-
-
-def probe_accuracy(
-    trainer: Trainer,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: list[dict[str, Any]],
-    params: Params,
-    scoring: Scoring,
-) -> float:
-    """Share of the probe's problems whose greedy completion is right; a completion without a verdict is not."""
-    size = params.launch.micro_batch_size
-    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-    with whole(trainer) as model:
-        texts = [text for batch in batches for text, _ in complete_greedily(model, tokenizer, batch, params)]
-    judged = judge(texts, [row["answer"] for row in rows], scoring.verifier)
-    return statistics.fmean(scores["accuracy"] or 0.0 for scores in judged)
 
 
 def show_sample(row: dict[str, Any]) -> None:

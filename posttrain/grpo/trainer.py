@@ -1,26 +1,33 @@
-"""TRL's GRPOTrainer as posttrain uses it, its config from params, and the rewards as the functions that it calls."""
+"""TRL's GRPOTrainer with what watches it, and its config from params."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+from trl import GRPOConfig
 
-from posttrain.grpo.dynamic import DynamicSampling
+from posttrain.grpo.batch_rewards import BatchRewards, leave_out_undecided
+from posttrain.grpo.curve import GRPOCurve
+from posttrain.grpo.dynamic import DynamicSampling, SparePrompts
 from posttrain.grpo.health import TIMEOUTS
+from posttrain.grpo.records import KeptCompletions, StepClock, Stopwatch
+from posttrain.grpo.samples import probe_accuracy, sample_rows
+from posttrain.grpo.watch import HealthWatch, ProbeWatch, finalize
 from posttrain.launch.layout import world_size
 from posttrain.params.schema import Optimisation, Params
-from posttrain.prompts import Message, prompt_messages
-from posttrain.rewards.scoring import Completion, Score, Scoring
+from posttrain.prompts import prompt_messages
 from posttrain.training.batches import batch_plan
 from posttrain.training.config import optimisation_kwargs
-from posttrain.training.models import DTYPES
-from posttrain.training.resume import Resumable
+from posttrain.training.export import gathered_model
+from posttrain.training.lora import adapter_config, loading
+from posttrain.training.models import DTYPES, align_special_tokens
+from posttrain.training.resume import Resume
+from posttrain.training.trl import GRPOTrainer
 from posttrain.training.trl_options import configure
-from posttrain.vllm.rollouts import trainer_kwargs
+from posttrain.vllm.rollouts import reseed, trainer_kwargs
 
 OURS = {
     *Optimisation.model_fields,
@@ -29,41 +36,82 @@ OURS = {
 """Keys of the `grpo` section that do not go to TRL by `model_dump`."""
 
 
-class Trainer(Resumable, GRPOTrainer):
-    """TRL's trainer: a killed run goes on, and a completion may have no verdict."""
+class Trainer(GRPOTrainer):
+    """Trains on the rows of `rewards`; a killed run goes on, and a completion may have no verdict.
 
-    scoring: Scoring
-    rows: list[dict[str, Any]]
-
-    def _calculate_rewards(
-        self,
-        inputs: list[dict[str, Any]],
-        prompts: list[Any],
-        completions: list[list[Message]],
-        completion_ids_list: list[list[int]],
-    ) -> torch.Tensor:
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        numbers = [example["number"] for example in inputs]
-        batch = to_completions(self.scoring, self.rows, numbers, completions, completion_ids_list)
-        lost = self.scoring.verifier.count(completion.correct for completion in batch if completion.gold)
-        self._metrics["train"][TIMEOUTS].append(float(sum(gather_object([lost]))))
-        return leave_out_undecided(rewards, self.num_generations)
-
-
-class DynamicTrainer(DynamicSampling, Trainer):
-    """With groups that have no spread replaced, if params ask for it."""
-
-
-def leave_out_undecided(rewards: torch.Tensor, num_generations: int) -> torch.Tensor:
-    """Rewards (N, rewards) with every score of a completion NaN if one of them is and the rest of its group has it.
-
-    TRL leaves a completion out of its group's mean, with an advantage of 0, only if all its scores are missing; one
-    missing score it would count as 0. A reward without a score for the whole group says nothing about it, and no
-    completion of the group is worse for that.
+    `probed` are rows that no step trains on; `callbacks` come before posttrain's own.
     """
-    missing = rewards.isnan().view(-1, num_generations, rewards.shape[1])
-    undecided = (missing & ~missing.all(dim=1, keepdim=True)).any(dim=2).view(-1, 1)
-    return rewards.masked_fill(undecided, torch.nan)
+
+    def __init__(
+        self,
+        params: Params,
+        model: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        rewards: BatchRewards,
+        args: GRPOConfig,
+        *,
+        probed: list[dict[str, Any]] | None = None,
+        resume: Resume | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        grpo, rows = params.grpo, rewards.rows
+        self.params, self.rewards, self.probed = params, rewards, probed or []
+        self.stopwatch = Stopwatch()
+        self.sampling = DynamicSampling(SparePrompts(len(rows), params.seed, grpo.dynamic_sampling.max_rounds))
+        self.curve = GRPOCurve(rewards.names, self.last_batch)
+        self.probe = ProbeWatch(grpo, self.solve_probe)
+        self.health = HealthWatch(params, self.curve)
+        self.kept = KeptCompletions(grpo.keep_completions_steps, rewards.names, self.last_batch)
+        super().__init__(
+            model=str(model),  # TRL loads it twice: the policy, and the reference of the KL divergence
+            reward_funcs=rewards.functions(),
+            args=args,
+            train_dataset=to_dataset(rows, params),
+            processing_class=tokenizer,
+            callbacks=[*(callbacks or []), *self.watchers()],
+            peft_config=adapter_config(params),
+            resume=resume,
+            **loading(params),
+        )
+        reseed(params, self.accelerator.process_index)
+        align_special_tokens(self.model, tokenizer)
+
+    def watchers(self) -> list[TrainerCallback]:
+        """In the order in which they are told: the probe adds a column, the curve makes the row that health reads."""
+        clock = StepClock("grpo", self.stopwatch)
+        return [self.probe, self.curve, self.health, self.sampling.spare, self.kept, clock]
+
+    def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.sampling and self.model.training:
+            return self.score(self.sampling.draw(self, inputs))
+        return super().generate_and_score(inputs)
+
+    def generate(self, prompts: list[Any]) -> Any:
+        with self.stopwatch.measure("generate"):
+            return super().generate(prompts)
+
+    def calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], ids: list[list[int]]
+    ) -> torch.Tensor:
+        with self.stopwatch.measure("reward"):
+            rewards = super().calculate_rewards(inputs, prompts, completions, ids)
+            undecided = self.rewards.count_undecided(completions, ids, [example["number"] for example in inputs])
+            self.add_metric(TIMEOUTS, float(sum(gather_object([undecided]))))
+            return leave_out_undecided(rewards, self.num_generations)
+
+    def sample(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Greedy completions of rows, with their scores."""
+        with gathered_model(self) as model:
+            return sample_rows(model, self.processing_class, rows, self.params, self.rewards.scoring)
+
+    def solve_probe(self) -> float:
+        """Accuracy on the rows of the probe."""
+        with gathered_model(self) as model:
+            return probe_accuracy(model, self.processing_class, self.probed, self.params, self.rewards.scoring)
+
+    def finalize(self) -> dict[str, Any]:
+        """Put the weights to publish into the model; the content of results/grpo/health.json."""
+        return finalize(self.model, self.state, self.probe, self.health)
 
 
 def to_dataset(rows: list[dict[str, Any]], params: Params) -> Dataset:
@@ -91,34 +139,3 @@ def trainer_config(params: Params, output_dir: Path) -> GRPOConfig:
         trust_remote_code=params.model.trust_remote_code,
         **trainer_kwargs(params),
     )
-
-
-def reward_function(name: str, scoring: Scoring, rows: list[dict[str, Any]], group_size: int) -> Any:
-    """One reward as the batch function that TRL calls; TRL names its metrics after `__name__`.
-
-    Groups are whole, also where several processes hold parts of them: their completions are gathered in TRL's order.
-    """
-
-    def rewards(
-        completions: list[list[Message]], completion_ids: list[list[int]], number: list[int], **_: Any
-    ) -> list[Score]:
-        mine = to_completions(scoring, rows, number, completions, completion_ids)
-        if not scoring.takes_group(name):
-            return scoring.score(name, mine, 1)
-        scores = scoring.score(name, gather_object(mine), group_size)
-        first = PartialState().process_index * len(mine)
-        return scores[first : first + len(mine)]
-
-    rewards.__name__ = name
-    return rewards
-
-
-def to_completions(
-    scoring: Scoring,
-    rows: list[dict[str, Any]],
-    numbers: list[int],
-    completions: list[list[Message]],
-    completion_ids: list[list[int]],
-) -> list[Completion]:
-    texts = [completion[-1]["content"] for completion in completions]
-    return scoring.completions(texts, [rows[number] for number in numbers], [len(ids) for ids in completion_ids])

@@ -37,21 +37,21 @@ class Weights:
 
     @classmethod
     def of(cls, model: PreTrainedModel, step: int) -> "Weights":
-        with gathered(model):
+        with gathered_parameters(model):
             found = trained(model).items() if keeps(model) else ()
             return cls(step, {name: value.detach().to("cpu", copy=True) for name, value in found})
 
     @torch.no_grad()
     def restore(self, model: PreTrainedModel) -> None:
-        with gathered(model, modifier_rank=0):
+        with gathered_parameters(model, modifier_rank=0):
             for name, value in trained(model).items() if keeps(model) else ():
                 value.copy_(self.tensors[name])
 
 
 @contextmanager
-def gathered(model: PreTrainedModel, modifier_rank: int | None = None) -> Iterator[None]:
+def gathered_parameters(model: PreTrainedModel, modifier_rank: int | None = None) -> Iterator[None]:
     """What is trained in one piece, where ZeRO-3 shares it out; what the modifying rank changes, all get."""
-    if not is_shared_out(model):
+    if not is_sharded(model):
         yield
         return
     import deepspeed
@@ -60,13 +60,13 @@ def gathered(model: PreTrainedModel, modifier_rank: int | None = None) -> Iterat
         yield
 
 
-def is_shared_out(model: PreTrainedModel) -> bool:
+def is_sharded(model: PreTrainedModel) -> bool:
     return any(hasattr(value, "ds_id") for value in model.parameters())
 
 
 def keeps(model: PreTrainedModel) -> bool:
     """Whether this process holds copies: each one of what it has whole, the first one of what is shared out."""
-    return is_main() or not is_shared_out(model)
+    return is_main() or not is_sharded(model)
 
 
 def finite(model: PreTrainedModel) -> bool:
@@ -109,6 +109,8 @@ def hold_out(rows: list[dict[str, Any]], problems: int) -> tuple[list[dict[str, 
 class ProbeWatch(TrainerCallback):
     """Adds `probe/accuracy` to what is logged, every `probe.every_steps` steps, and remembers the best weights."""
 
+    resume_key = "probe"
+
     def __init__(self, grpo: GRPO, solve: Callable[[], float]) -> None:
         self.probe, self.keeps_best, self.solve = grpo.probe, grpo.publish == "best", solve
         self.values: dict[int, float] = {}
@@ -126,7 +128,7 @@ class ProbeWatch(TrainerCallback):
         if logs is None or "loss" not in logs or not self.probe.problems or state.global_step % self.probe.every_steps:
             return
         model = kwargs["model"]
-        value = logs[PROBE] = undisturbed(self.solve, model)
+        value = logs[PROBE] = with_rng_preserved(self.solve, model)
         if self.keeps_best and value >= max(self.values.values(), default=value):
             self.best = Weights.of(model, state.global_step)
         self.values[state.global_step] = value
@@ -139,7 +141,7 @@ class ProbeWatch(TrainerCallback):
         self.best = state["best"] and Weights(**state["best"])
 
 
-def undisturbed(solve: Callable[[], float], model: PreTrainedModel) -> float:
+def with_rng_preserved(solve: Callable[[], float], model: PreTrainedModel) -> float:
     """What `solve` says, with the random generators and the model's mode as they were before."""
     training = model.training
     try:
@@ -151,6 +153,8 @@ def undisturbed(solve: Callable[[], float], model: PreTrainedModel) -> float:
 
 class HealthWatch(TrainerCallback):
     """Prints the monitor's findings and does what params ask for."""
+
+    resume_key = "health"
 
     def __init__(self, params: Params, curve: Curve) -> None:
         self.monitor, self.curve = Monitor(params), curve
@@ -252,7 +256,7 @@ def say(text: str) -> None:
     tqdm.write(f"grpo | health: {text}")  # print would go through the progress bar
 
 
-def settle(model: PreTrainedModel, state: TrainerState, probe: ProbeWatch, health: HealthWatch) -> dict[str, Any]:
+def finalize(model: PreTrainedModel, state: TrainerState, probe: ProbeWatch, health: HealthWatch) -> dict[str, Any]:
     """Put the weights to publish into the model; the content of results/grpo/health.json."""
     published = health.published_step(state.global_step)
     if probe.best is not None:

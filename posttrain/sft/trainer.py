@@ -3,14 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from torch.utils.data import RandomSampler
-from trl import SFTConfig, SFTTrainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig
 
 from posttrain.launch.layout import world_size
 from posttrain.params.schema import Params
 from posttrain.training.batches import batch_plan
 from posttrain.training.config import optimisation_kwargs
-from posttrain.training.resume import Resumable
+from posttrain.training.curve import Curve
+from posttrain.training.lora import adapter_config
+from posttrain.training.resume import Resume
+from posttrain.training.trl import SFTTrainer
 from posttrain.training.trl_options import configure
 
 CURVE = {
@@ -25,21 +30,49 @@ CURVE = {
 SHOWN = ("loss", "token_accuracy", "learning_rate")
 
 
-class Trainer(Resumable, SFTTrainer):
-    """TRL's; a killed run goes on, and every step has the same number of rows.
+class Trainer(SFTTrainer):
+    """TRL's; a killed run goes on, and every step has the same number of rows."""
 
-    transformers ends an epoch with a smaller step of the rows that are left, which one process takes as they are and
-    several fill up, each number of them otherwise. Here an epoch leaves out up to batch_size - 1 rows, other ones each
-    time.
-    """
+    def __init__(
+        self,
+        params: Params,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        dataset: Dataset,
+        args: SFTConfig,
+        *,
+        resume: Resume | None = None,
+    ) -> None:
+        self.curve = Curve("sft", CURVE, SHOWN)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            callbacks=[self.curve],
+            peft_config=adapter_config(params),
+            resume=resume,
+        )
 
-    def _get_train_sampler(self, dataset: Any = None) -> Any:
-        sampler = super()._get_train_sampler(dataset)
+    def train_sampler(self, sampler: Any) -> Any:
+        """One that leaves out up to batch_size - 1 rows an epoch, other ones each time.
+
+        transformers ends an epoch with a smaller step of the rows that are left, which one process takes as they are
+        and several fill up, each number of them otherwise.
+        """
         if not isinstance(sampler, RandomSampler):
             return sampler
         rows, step = len(sampler.data_source), self.args.train_batch_size * self.args.gradient_accumulation_steps
         step *= self.args.world_size
         return RandomSampler(sampler.data_source, num_samples=max(1, rows // step) * step)
+
+    def metrics(self) -> dict[str, Any]:
+        """Means over the last tenth of the run, and what was seen."""
+        return {
+            "loss": self.curve.mean("loss", 0.9, 1),
+            "token_accuracy": self.curve.mean("token_accuracy", 0.9, 1),
+            "tokens_seen": int(self.state.num_input_tokens_seen),
+        }
 
 
 def trainer_config(params: Params, output_dir: Path) -> SFTConfig:

@@ -16,6 +16,8 @@ class Curve(TrainerCallback):
     but not kept: they differ between two equal runs.
     """
 
+    resume_key = "curve"
+
     def __init__(self, stage: str, names: Mapping[str, str], shown: tuple[str, ...]) -> None:
         self.stage, self.names, self.shown = stage, dict(names), shown
         self.rows: list[dict[str, float]] = []

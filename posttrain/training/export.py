@@ -22,7 +22,7 @@ TIED = "all_tied_weights_keys"
 
 
 @contextmanager
-def whole(trainer: Any) -> Iterator[PreTrainedModel]:
+def gathered_model(trainer: Any) -> Iterator[PreTrainedModel]:
     """The trainer's model, its weights in one piece in each process while the context lasts."""
     backend = DistributedBackend(trainer.accelerator)
     with (

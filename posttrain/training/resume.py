@@ -1,14 +1,14 @@
 """A trainer that goes on where a killed run stopped, and ends with the same bytes as one never killed.
 
-transformers' Trainer saves weights, optimizer, schedule, its step and the random generators. What it and TRL leave out,
-and a run would differ without, is `Resumable._state`: generations that are still in use, sums since the last log, the
-rows of the curve; and the order of the prompts, which TRL draws from a generator that nothing saves.
+transformers' Trainer saves weights, optimizer, schedule, its step and the random generators. `state_of` gives what it
+and TRL leave out: generations that are still in use, sums since the last log, the rows of the curve. The order of the
+prompts, which TRL draws from a generator that nothing saves, is drawn again.
 """
 
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -34,135 +34,135 @@ STATE = "state-{rank}.pt"
 TORCH_WRITES = ("PytorchStreamWriter", "inline_container")
 """One of them is in the message of a RuntimeError of torch.save's whose cause is the disk."""
 
-COUNTERS = ("_step", "_total_train_tokens", "_current_train_step_time")
-LOGS = ("prompt", "completion", "rewards", "advantages")
-
 
 @runtime_checkable
 class Stateful(Protocol):
     """A callback whose state is part of a checkpoint: plain data, lists and tensors."""
+
+    resume_key: str
+    """Its name in a checkpoint."""
 
     def resume_state(self) -> dict[str, Any]: ...
 
     def load_resume_state(self, state: dict[str, Any]) -> None: ...
 
 
-class Resumable:
-    """Goes before a transformers Trainer among the bases of a class: `class Trainer(Resumable, GRPOTrainer)`."""
+class ResumableTrainer(Protocol):
+    """What is needed of a trainer; posttrain/training/trl.py has two."""
 
-    checkpoints: Checkpoints
+    args: Any
+    state: Any
+    accelerator: Any
+    callback_handler: Any
+    model: Any
 
-    def train_or_resume(self: Any, checkpoints: Checkpoints, launch: Launch) -> None:
-        """`train`, from the last checkpoint of this fingerprint if there is one.
+    def is_world_process_zero(self) -> bool: ...
+
+    def add_callback(self, callback: TrainerCallback) -> None: ...
+
+    def train(self, resume_from_checkpoint: str | None) -> Any: ...
+
+    def private_state(self) -> dict[str, Any]: ...
+
+    def restore_private_state(self, state: dict[str, Any]) -> None: ...
+
+
+class Resume:
+    """How a trainer goes on from the checkpoints of a killed run, and writes its own."""
+
+    def __init__(self, checkpoints: Checkpoints, launch: Launch) -> None:
+        self.checkpoints, self.launch = checkpoints, launch
+
+    def train(self, trainer: ResumableTrainer) -> None:
+        """Train from the last checkpoint of this fingerprint if there is one.
 
         SIGTERM and Ctrl-C end it after the current optimizer step, with a checkpoint; a second one ends it at once.
 
         Raises: RetryError after such a signal, InputError if what runs is not what `launch` asks for.
         """
-        require(self.accelerator, layout(launch))
-        self.checkpoints = checkpoints
-        self.args.output_dir = self._agree(self.args.output_dir)  # every process adds its part to one checkpoint
-        path = self._agree(str(checkpoints.latest() or "") if self.is_world_process_zero() else "")
-        if self.is_world_process_zero():
-            announce(checkpoints, Path(path) if path else None, self.args.max_steps)
+        require(trainer.accelerator, layout(self.launch))
+        main = trainer.is_world_process_zero()
+        trainer.args.output_dir = agreed(trainer.args.output_dir, trainer)  # every process adds to one checkpoint
+        path = agreed(str(self.checkpoints.latest() or "") if main else "", trainer)
+        if main:
+            announce(self.checkpoints, Path(path) if path else None, trainer.args.max_steps)
         with StopSignals() as stop:
-            self.add_callback(Saver(self, stop, launch.checkpoint_every_s, Path(path) if path else None))
-            self.train(resume_from_checkpoint=path or None)
+            trainer.add_callback(Saver(self, trainer, stop, Path(path) if path else None))
+            trainer.train(resume_from_checkpoint=path or None)
         if stop.first:  # after the last step, so no step saw it
             raise SystemExit(128 + stop.first)
 
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """None for a checkpoint; TRL would write one beside each."""
-
-    def _run_epoch(self: Any, *args: Any, **kwargs: Any) -> None:
-        """transformers asks for the last step only after one, so a run killed after its last would take another."""
-        if self.state.global_step < self.state.max_steps:
-            super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
-        else:
-            self.control.should_training_stop = True
-
-    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+    def save(self, trainer: ResumableTrainer, source: Path, write: Callable[[], None]) -> None:
+        """Make a checkpoint of what `write` puts into the folder `source` and of the state that it leaves out."""
         began = time.monotonic()
-        step = self.state.global_step
-        source = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{step}"
         with writing(self.checkpoints, source):
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
-            with (source / STATE.format(rank=self.args.process_index)).open("wb") as file:
-                torch.save(self._state(), file)
-            self.accelerator.wait_for_everyone()
-            if self.is_world_process_zero():
+            write()
+            with (source / STATE.format(rank=trainer.args.process_index)).open("wb") as file:
+                torch.save(state_of(trainer), file)
+            trainer.accelerator.wait_for_everyone()
+            if trainer.is_world_process_zero():
                 (source / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
-                self.checkpoints.commit(source, step)
-        self.accelerator.wait_for_everyone()
+                self.checkpoints.commit(source, trainer.state.global_step)
+        trainer.accelerator.wait_for_everyone()
         self.checkpoints.written += 1
         self.checkpoints.seconds += time.monotonic() - began
 
-    def _state(self: Any) -> dict[str, Any]:
-        """What transformers' own files lack. Tensors and plain data only: it is read with `weights_only`."""
-        state = {
-            "loss": (self._tr_loss, self._total_loss_scalar, self._globalstep_last_logged),
-            "counters": {name: getattr(self, name) for name in COUNTERS if hasattr(self, name)},
-            "metrics": {mode: dict(values) for mode, values in self._metrics.items()},
-            "logs": {name: plain(self._logs[name]) for name in LOGS} if hasattr(self, "_logs") else {},
-            "generations": self._buffered_inputs if self._generations_are_in_use() else None,
-            "callbacks": {type(c).__name__: c.resume_state() for c in self._stateful()},
-            "reference": self.ref_model.state_dict() if self._reference_moves() else None,
-        }
-        return state
 
-    def _load_state(self: Any, path: Path) -> None:
-        """Put back what `_state` gave, and the samplers where they were."""
-        file = path / STATE.format(rank=self.args.process_index)
-        device = self.args.device if self.args.device.type != "cpu" else "cpu"  # torch cannot map to "cpu:0"
-        state = torch.load(file, map_location=device, weights_only=True)
-        self._tr_loss, self._total_loss_scalar, self._globalstep_last_logged = state["loss"]
-        for name, value in state["counters"].items():
-            setattr(self, name, value)
-        for mode, values in state["metrics"].items():
-            self._metrics[mode].update(values)
-        for name, values in state["logs"].items():
-            refill(self._logs[name], values)
-        if state["generations"] is not None:
-            self._buffered_inputs = state["generations"]
-        if state["reference"] is not None:
-            self.ref_model.load_state_dict(state["reference"])
-        for callback in self._stateful():
-            callback.load_resume_state(state["callbacks"][type(callback).__name__])
+def state_of(trainer: ResumableTrainer) -> dict[str, Any]:
+    """What transformers' own files lack. Tensors and plain data only: it is read with `weights_only`."""
+    return trainer.private_state() | {
+        "callbacks": {key: callback.resume_state() for key, callback in stateful(trainer).items()},
+        "reference": moving_reference(trainer) and moving_reference(trainer).state_dict(),
+    }
 
-    def _issue_warnings_after_load(self: Any, load_result: Any) -> None:
-        """transformers warns of tied weights, which it saved once; of others only our own checks can have failed."""
-        tied = getattr(self.model, "all_tied_weights_keys", {})
-        if (missing := set(load_result.missing_keys) - set(tied)) or load_result.unexpected_keys:
-            raise RuntimeError(f"weights of another model: {sorted(missing)} {load_result.unexpected_keys}")
 
-    def _generations_are_in_use(self: Any) -> bool:
-        """Whether the next step still takes its sequences from the last generation batch."""
-        window = getattr(self.args, "steps_per_generation", 1) * getattr(self, "num_iterations", 1)
-        return hasattr(self, "_buffered_inputs") and self._step % window != 0
+def restore(trainer: ResumableTrainer, path: Path) -> None:
+    """Put back what `state_of` gave."""
+    file = path / STATE.format(rank=trainer.args.process_index)
+    device = trainer.args.device if trainer.args.device.type != "cpu" else "cpu"  # torch cannot map to "cpu:0"
+    state = torch.load(file, map_location=device, weights_only=True)
+    trainer.restore_private_state(state)
+    if state["reference"] is not None:
+        moving_reference(trainer).load_state_dict(state["reference"])
+    for key, callback in stateful(trainer).items():
+        callback.load_resume_state(state["callbacks"][key])
 
-    def _reference_moves(self: Any) -> bool:
-        return bool(getattr(self.args, "sync_ref_model", False))
 
-    def _stateful(self: Any) -> list[Stateful]:
-        return [callback for callback in self.callback_handler.callbacks if isinstance(callback, Stateful)]
+def stateful(trainer: ResumableTrainer) -> dict[str, Stateful]:
+    """The callbacks whose state is part of a checkpoint, by their keys.
 
-    def _agree(self: Any, value: Any) -> Any:
-        """The main process's value, in every process."""
-        return broadcast_object_list([value])[0] if self.args.world_size > 1 else value
+    Raises: RuntimeError if two have the same key
+    """
+    found = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Stateful)]
+    by_key = {callback.resume_key: callback for callback in found}
+    if len(by_key) != len(found):
+        raise RuntimeError(f"callbacks with one key: {[callback.resume_key for callback in found]}")
+    return by_key
+
+
+def moving_reference(trainer: ResumableTrainer) -> Any:
+    """The reference model where it follows the policy, else None."""
+    return getattr(trainer, "ref_model", None) if getattr(trainer.args, "sync_ref_model", False) else None
+
+
+def agreed(value: Any, trainer: ResumableTrainer) -> Any:
+    """The main process's value, in every process."""
+    return broadcast_object_list([value])[0] if trainer.args.world_size > 1 else value
 
 
 class Saver(TrainerCallback):
     """Says when to save; after a signal, ends training once it is saved."""
 
-    def __init__(self, trainer: Any, stop: "StopSignals", every_s: float, resumed: Path | None) -> None:
-        self.trainer, self.stop, self.every_s, self.resumed = trainer, stop, every_s, resumed
+    def __init__(self, resume: Resume, trainer: ResumableTrainer, stop: "StopSignals", resumed: Path | None) -> None:
+        self.checkpoints, self.trainer, self.stop, self.resumed = resume.checkpoints, trainer, stop, resumed
+        self.every_s = resume.launch.checkpoint_every_s
         self.stopping = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         self.last, self.took = time.monotonic(), 0.0
         if self.resumed is not None:
-            self.trainer._load_state(self.resumed)
-            wind(kw["train_dataloader"], int(state.epoch or 0))
+            restore(self.trainer, self.resumed)
+            skip_epochs(kw["train_dataloader"], int(state.epoch or 0))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         due = time.monotonic() - self.last >= max(self.every_s, self.took * COST * bool(self.every_s))
@@ -170,7 +170,7 @@ class Saver(TrainerCallback):
         control.should_save = bool(due or self.stopping)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        checkpoints: Checkpoints = self.trainer.checkpoints
+        checkpoints = self.checkpoints
         self.took = checkpoints.seconds / checkpoints.written
         self.last = time.monotonic()
         if self.stopping:
@@ -190,7 +190,7 @@ def agree_on_most(received: int, due: bool, args: TrainingArguments) -> tuple[in
     return int(both[0]), bool(both[1])
 
 
-def wind(loader: Any, epochs: int) -> None:
+def skip_epochs(loader: Any, epochs: int) -> None:
     """Bring a fresh loader's sampler to the start of an epoch.
 
     accelerate's is told the epoch; its loader forgets to, in several processes and in the middle of an epoch. TRL's
@@ -253,17 +253,3 @@ class StopSignals(NotedSignals):
         print(
             f"{signal.Signals(number).name}: saves after this step, then stops; a second one stops at once", flush=True
         )
-
-
-def plain(values: Any) -> Any:
-    """A deque as a list, a mapping of them as a dict of lists."""
-    return {key: list(value) for key, value in values.items()} if isinstance(values, dict) else list(values)
-
-
-def refill(target: Any, values: Any) -> None:
-    """Undo `plain`."""
-    if isinstance(values, dict):
-        for key, items in values.items():
-            target[key].extend(items)
-    else:
-        target.extend(values)

@@ -44,8 +44,6 @@ def tracker_kwargs(stage: str, launch: Launch) -> dict[str, Any]:
     return {"report_to": [*launch.report_to], "run_name": run, "project": PROJECT}
 
 
-def after_ours(trainer: Any) -> None:
-    """Trackers are told last, so that they hear of the columns that our callbacks add."""
-    trainer.callback_handler.callbacks.sort(
-        key=lambda one: type(one).__module__.startswith("transformers.integrations")
-    )
+def trackers_last(handler: Any) -> None:
+    """Put trackers behind other callbacks, so that they hear of the columns that ours add."""
+    handler.callbacks.sort(key=lambda one: type(one).__module__.startswith("transformers.integrations"))

@@ -7,30 +7,34 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import GRPOConfig
 
-from posttrain.grpo import curve as grpo_curve
-from posttrain.grpo.dynamic import DynamicSampling, SparePrompts
-from posttrain.worker import leave
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from posttrain.grpo.trainer import Trainer  # noqa: E402
+from posttrain.params.file import load_params  # noqa: E402
+from posttrain.worker import leave  # noqa: E402
+from tests.trainers import FixedRewards  # noqa: E402
 
 PROBLEMS = 12
 LAYOUTS = ((4, 3), (3, 4))
 """Size and number of groups. In two processes the second of three is split; groups of three only go in pairs."""
 
 
-class Recorder(DynamicSampling):
-    rounds: list[list[tuple[int, list[int]]]]
-    batches: list[dict[str, Any]]
+class Recorder(Trainer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.rounds: list[list[tuple[int, list[int]]]] = []
+        self.batches: list[dict[str, Any]] = []
+        super().__init__(*args, **kwargs)
 
-    def _roll_out(self, examples: list[dict[str, Any]]) -> Any:
-        batch = super()._roll_out(examples)
+    def roll_out(self, examples: list[dict[str, Any]]) -> Any:
+        batch = super().roll_out(examples)
         self.rounds.append(gather_object([(rollout.example["number"], rollout.ids) for rollout in batch.rollouts]))
         return batch
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        output = super()._generate_and_score_completions(inputs)
+    def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super().generate_and_score(inputs)
         ids = zip(output["completion_ids"], output["completion_mask"], strict=True)
         self.batches.append(
             {
@@ -56,38 +60,33 @@ def spread_of(size: int) -> Any:
 
 def run(model: Path, folder: Path, size: int, groups: int) -> dict[str, Any]:
     state = PartialState(cpu=True)
-    rows = [{"prompt": [{"role": "user", "content": "x" * (1 + n)}], "number": n} for n in range(PROBLEMS)]
-    spare = SparePrompts(PROBLEMS, 1, 2)
-    curve = grpo_curve.GRPOCurve(["accuracy"])
-    trainer = Recorder(
-        model=str(model),
-        reward_funcs=[spread_of(size)],
-        args=GRPOConfig(
-            output_dir=str(folder / "trainer"),
-            per_device_train_batch_size=groups * size // state.num_processes,
-            num_generations=size,
-            max_completion_length=6,
-            max_steps=3,
-            logging_steps=1,
-            learning_rate=0.01,
-            beta=0.01,
-            scale_rewards="none",
-            seed=1,
-            use_cpu=True,
-            bf16=False,
-            save_strategy="no",
-            report_to="none",
-        ),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=AutoTokenizer.from_pretrained(model),
-        callbacks=[curve, spare],
+    rows = [{"problem": "x" * (1 + n)} for n in range(PROBLEMS)]
+    shipped = load_params(ROOT / "params.yaml")
+    dynamic = shipped.grpo.dynamic_sampling.model_copy(update={"max_rounds": 2})
+    params = shipped.model_copy(update={"grpo": shipped.grpo.model_copy(update={"dynamic_sampling": dynamic})})
+    config = GRPOConfig(
+        output_dir=str(folder / "trainer"),
+        per_device_train_batch_size=groups * size // state.num_processes,
+        num_generations=size,
+        max_completion_length=6,
+        max_steps=3,
+        logging_steps=1,
+        learning_rate=0.01,
+        beta=0.01,
+        scale_rewards="none",
+        seed=1,
+        use_cpu=True,
+        bf16=False,
+        save_strategy="no",
+        report_to="none",
     )
-    trainer.rounds, trainer.batches, trainer.spare, curve.trainer = [], [], spare, trainer
+    rewards = FixedRewards({"accuracy": spread_of(size)}, rows, size)
+    trainer = Recorder(params, model, AutoTokenizer.from_pretrained(model), rewards, config)
     trainer.train()
-    drawn = gather_object([spare.drawn])
+    drawn = gather_object([trainer.sampling.spare.drawn])
     weights = gather_object([sum(float(value.double().sum()) for value in trainer.model.parameters())])
     found = {"processes": state.num_processes, "rounds": trainer.rounds, "batches": trainer.batches}
-    return {**found, "drawn": drawn, "weights": weights, "rows": curve.rows}
+    return {**found, "drawn": drawn, "weights": weights, "rows": trainer.curve.rows}
 
 
 def main(model: Path, out: Path) -> None:

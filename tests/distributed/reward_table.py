@@ -38,7 +38,7 @@ def main(out: Path) -> None:
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    from posttrain.grpo import trainer as grpo_trainer
+    from posttrain.grpo.batch_rewards import BatchRewards
     from posttrain.rewards.scoring import Scoring
 
     state = PartialState(cpu=True)
@@ -54,7 +54,7 @@ def main(out: Path) -> None:
     with Scoring(rewards, schema.Verifier(timeout_s=0.5, max_timeout_frac=1.0), workers=1) as scoring:
         table = {}
         for name in scoring.params:
-            scores = grpo_trainer.reward_function(name, scoring, rows, GROUP)(
+            scores = BatchRewards(scoring, rows, GROUP).function(name)(
                 completions=[[{"role": "assistant", "content": texts[number]}] for number in mine],
                 completion_ids=[list(range(number % GROUP + 3)) for number in mine],
                 number=[number // GROUP for number in mine],

@@ -31,7 +31,7 @@ def fixed_completions() -> None:
 
     from accelerate import PartialState
 
-    from posttrain.grpo.trainer import DynamicTrainer
+    from posttrain.training.trl import GRPOTrainer
 
     def generate(self: Any, prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
         first = PartialState().process_index * len(prompt_ids)
@@ -45,7 +45,7 @@ def fixed_completions() -> None:
             file.write(json.dumps([zlib.crc32(repr(prompt).encode()) for prompt in prompt_ids]) + "\n")
         return made, None
 
-    DynamicTrainer._generate_single_turn = generate
+    GRPOTrainer._generate_single_turn = generate
 
 
 @pytest.fixture(scope="module")

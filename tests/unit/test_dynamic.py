@@ -7,24 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from transformers.trainer_callback import PrinterCallback
 from trl import GRPOTrainer
 
-from posttrain.grpo import curve as grpo_curve
-from posttrain.grpo import trainer as grpo_trainer
-from posttrain.grpo.dynamic import DynamicSampling, SparePrompts, order, totals, without_spread
+from posttrain.grpo.curve import GRPOCurve
+from posttrain.grpo.dynamic import SparePrompts, flat_groups, order, totals, without_spread
 from posttrain.grpo.health import Monitor, unselected
+from posttrain.grpo.trainer import Trainer, to_dataset, trainer_config
 from posttrain.params.file import load_params
 from posttrain.params.schema import Params
 from posttrain.prompts import Message, prompt_messages
-from posttrain.training.from_scratch import random_model, train_tokenizer
-from posttrain.training.models import align_special_tokens
+from posttrain.training.trl import GenerationBatch
+from tests.trainers import FixedRewards, Reward, tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 ROWS = [{"id": str(x), "problem": "Solve: " + "x + " * x + f"3 = {x}", "answer": f"x = {x}"} for x in range(1, 13)]
 SIZE, GROUPS = 4, 3
 NAN = float("nan")
-Reward = Callable[..., list[float | None]]
 
 
 @pytest.mark.parametrize(
@@ -90,13 +88,9 @@ def params() -> Params:
 
 @pytest.fixture(scope="module")
 def checkpoint(params: Params, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
-    torch.manual_seed(0)
-    model = random_model(params.model.scratch, tokenizer)
-    align_special_tokens(model, tokenizer)
     path = tmp_path_factory.mktemp("dynamic") / "model"
-    model.save_pretrained(path)
-    return path, tokenizer
+    torch.manual_seed(0)
+    return path, tiny_checkpoint(params, ROWS, path)
 
 
 def spread_of(solved: Callable[[int], bool]) -> Reward:
@@ -105,52 +99,65 @@ def spread_of(solved: Callable[[int], bool]) -> Reward:
     def rewards(completions: list[Any], number: list[int], **_: Any) -> list[float | None]:
         return [1.0 if solved(n) else float(place % 2) for place, n in enumerate(number)]
 
-    rewards.__name__ = "accuracy"
     return rewards
 
 
-class Recorder(DynamicSampling):
+class Recorder(Trainer):
     """Keeps what was generated, and what TRL then works on."""
 
-    rounds: list[list[tuple[int, list[int]]]]
-    batches: list[tuple[list[int], dict[str, Any]]]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.rounds: list[list[tuple[int, list[int]]]] = []
+        self.batches: list[tuple[list[int], dict[str, Any]]] = []
+        super().__init__(*args, **kwargs)
 
-    def _roll_out(self, examples: list[dict[str, Any]]) -> Any:
-        batch = super()._roll_out(examples)
+    def roll_out(self, examples: list[dict[str, Any]]) -> Any:
+        batch = super().roll_out(examples)
         self.rounds.append([(rollout.example["number"], rollout.ids) for rollout in batch.rollouts])
         return batch
 
-    def _generate(self, prompts: list[list[Message]]) -> Any:
+    def generate(self, prompts: list[list[Message]]) -> Any:
         self.asked = prompts
-        return super()._generate(prompts)
+        return super().generate(prompts)
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        output = super()._generate_and_score_completions(inputs)
+    def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super().generate_and_score(inputs)
         problems = [row["problem"] for row in ROWS]
         self.batches.append(([problems.index(prompt[-1]["content"]) for prompt in self.asked], output))
         return output
 
 
 def trainer(
-    kind: Any, params: Params, checkpoint: tuple[Path, Any], folder: Path, reward: Reward, rounds: int, **config: Any
+    kind: type[Trainer],
+    params: Params,
+    checkpoint: tuple[Path, Any],
+    folder: Path,
+    reward: Reward,
+    rounds: int,
+    **config: Any,
 ) -> Any:
     path, tokenizer = checkpoint
-    curve = grpo_curve.GRPOCurve(["accuracy"])
-    arguments = grpo_trainer.trainer_config(params, folder / "trainer")
+    arguments = trainer_config(params, folder / "trainer")
     for name, value in config.items():
         setattr(arguments, name, value)
-    spare = SparePrompts(len(ROWS), params.seed, rounds)
-    made = kind(
+    dynamic = params.grpo.dynamic_sampling.model_copy(update={"max_rounds": rounds})
+    asked = params.model_copy(update={"grpo": params.grpo.model_copy(update={"dynamic_sampling": dynamic})})
+    return kind(asked, path, tokenizer, FixedRewards({"accuracy": reward}, ROWS, SIZE), arguments)
+
+
+def plain_trainer(params: Params, checkpoint: tuple[Path, Any], folder: Path, reward: Reward) -> Any:
+    """TRL's own, with the curve."""
+    path, tokenizer = checkpoint
+    curve = GRPOCurve(["accuracy"], lambda: GenerationBatch.of(made))
+    reward.__name__ = "accuracy"
+    made = GRPOTrainer(
         model=str(path),
         reward_funcs=[reward],
-        args=arguments,
-        train_dataset=grpo_trainer.to_dataset(ROWS, params),
+        args=trainer_config(params, folder / "trainer"),
+        train_dataset=to_dataset(ROWS, params),
         processing_class=tokenizer,
-        callbacks=[curve, spare],
+        callbacks=[curve],
     )
-    made.spare, made.curve, curve.trainer = spare, curve, made
-    made.rounds, made.batches = [], []
-    made.remove_callback(PrinterCallback)
+    made.curve = curve
     return made
 
 
@@ -228,9 +235,10 @@ def test_without_need_every_byte_is_as_without_dynamic_sampling(
     rounds: int, params: Params, checkpoint: tuple[Path, Any], tmp_path: Path
 ) -> None:
     reward = spread_of((lambda _: False) if rounds else (lambda number: number % 2 == 0))
-    rows, weights = trained(trainer(DynamicSampling, params, checkpoint, tmp_path, reward, rounds))
-    plain_rows, plain = trained(trainer(GRPOTrainer, params, checkpoint, tmp_path, reward, 0))
-    assert [{n: v for n, v in row.items() if "sampling/" not in n} for row in rows] == plain_rows
+    rows, weights = trained(trainer(Trainer, params, checkpoint, tmp_path, reward, rounds))
+    plain_rows, plain = trained(plain_trainer(params, checkpoint, tmp_path, reward))
+    ours = ("sampling/", "reward/verifier_timeouts")
+    assert [{n: v for n, v in row.items() if not n.startswith(ours)} for row in rows] == plain_rows
     assert any("sampling/" in name for name in rows[0]) == bool(rounds)
     assert all(torch.equal(weights[name], plain[name]) for name in plain)
 
@@ -240,7 +248,7 @@ def test_equal_runs_are_equal_and_rounds_make_another(
 ) -> None:
     reward = spread_of(lambda number: number % 2 == 0)
     runs = [
-        trained(trainer(DynamicSampling, params, checkpoint, tmp_path, reward, rounds, seed=seed))
+        trained(trainer(Trainer, params, checkpoint, tmp_path, reward, rounds, seed=seed))
         for rounds, seed in ((2, 1), (2, 1), (0, 1))
     ]
     assert runs[0][0] == runs[1][0]
@@ -268,10 +276,10 @@ def test_spread_in_one_reward_counts_where_each_is_normalised_by_itself(
     params: Params, checkpoint: tuple[Path, Any], tmp_path: Path
 ) -> None:
     rewards = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])  # the totals are 1
-    made = trainer(DynamicSampling, params, checkpoint, tmp_path, spread_of(bool), 1)
+    made = trainer(Trainer, params, checkpoint, tmp_path, spread_of(bool), 1)
     made.reward_weights = torch.tensor([1.0, 1.0])
-    assert made._without_spread(rewards) == [0]
+    assert flat_groups(made, rewards) == [0]
     made.multi_objective_aggregation = "normalize_then_sum"
-    assert made._without_spread(rewards) == []
+    assert flat_groups(made, rewards) == []
     made.reward_weights = torch.tensor([0.0, 0.0])  # measured only
-    assert made._without_spread(rewards) == [0]
+    assert flat_groups(made, rewards) == [0]

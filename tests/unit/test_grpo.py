@@ -2,22 +2,23 @@
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import pytest
 import torch
-from transformers.trainer_callback import PrinterCallback
+from transformers import AutoModelForCausalLM
 
 from posttrain.grpo import curve as grpo_curve
 from posttrain.grpo import trainer as grpo_trainer
+from posttrain.grpo.batch_rewards import BatchRewards, leave_out_undecided
 from posttrain.params.file import load_params
 from posttrain.params.schema import Params
 from posttrain.prompts import completion_text
-from posttrain.rewards.scoring import Score, Scoring
-from posttrain.training.from_scratch import random_model, train_tokenizer
-from posttrain.training.models import align_special_tokens
+from posttrain.rewards.scoring import Scoring
+from posttrain.training.trl import GenerationBatch
+from tests.trainers import VowelRewards, tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 ROWS = [{"id": str(x), "problem": f"Solve: 3x - 5 = {3 * x - 5}", "answer": f"x = {x}"} for x in range(2, 6)]
@@ -59,11 +60,26 @@ def scoring(params: Params) -> Iterator[Scoring]:
 def test_reward_function_scores_each_completion_against_its_own_gold(scoring: Scoring) -> None:
     right, wrong = completion_text("thoughts", "x = 5"), completion_text("thoughts", "x = 6")
     rows = [{"id": "a", "problem": "?", "answer": "x = 5"}, {"id": "b", "problem": "?", "answer": "x = 6"}]
-    function = grpo_trainer.reward_function("accuracy", scoring, rows, 4)
+    function = BatchRewards(scoring, rows, 4).function("accuracy")
     completions = [[{"role": "assistant", "content": text}] for text in (right, wrong, right)]
     scores = function(completions=completions, completion_ids=[[1], [1, 2], [1]], number=[0, 0, 1], prompts=[])
     assert scores == [1.0, 0.0, 0.0]
     assert function.__name__ == "accuracy"  # TRL names its metric after it
+
+
+def test_a_batch_is_judged_once_however_many_rewards_look_at_it(
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards, judged = BatchRewards(scoring, ROWS, 2), []
+    completions_of = scoring.completions
+    monkeypatch.setattr(scoring, "completions", lambda *batch: judged.append(batch) or completions_of(*batch))
+    right = [[{"role": "assistant", "content": completion_text("thoughts", ROWS[0]["answer"])}]]
+    for number, expected in ((0, 1.0), (1, 0.0)):
+        batch = {"completions": right, "completion_ids": [[1]], "number": [number]}
+        scores = {function.__name__: function(**batch) for function in rewards.functions()}
+        assert scores == {"accuracy": [expected], "format": [1.0], "tag_count": [1.0]}
+        assert rewards.count_undecided(right, [[1]], [number]) == 0
+    assert len(judged) == 2
 
 
 NAN = float("nan")
@@ -84,40 +100,36 @@ NAN = float("nan")
 )
 def test_a_completion_without_a_verdict_is_left_out(rewards: list[list[float]], left: list[bool]) -> None:
     before = torch.tensor(rewards, dtype=torch.float32)
-    after = grpo_trainer.leave_out_undecided(before, 2)
+    after = leave_out_undecided(before, 2)
     assert [not row.isnan().all() for row in after] == left
     assert torch.equal(after[left].nan_to_num(-1), before[left].nan_to_num(-1))
+
+
+def one_missing(paid: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    def accuracy(**batch: Any) -> list[Any]:
+        return [None, *paid(**batch)[1:]]
+
+    return accuracy
 
 
 def test_two_steps_log_the_tutorials_names_and_move_every_parameter(
     params: Params, scoring: Scoring, tmp_path: Path
 ) -> None:
-    tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
-    model = random_model(params.model.scratch, tokenizer)
-    align_special_tokens(model, tokenizer)
-    model.save_pretrained(tmp_path / "model")
-    before = dict(model.named_parameters())
-    curve = grpo_curve.GRPOCurve(scoring.params)
+    tokenizer = tiny_checkpoint(params, ROWS, tmp_path / "model")
+    before = AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
 
-    def vowels(completions: list[list[dict[str, str]]], **_: object) -> list[Score]:
-        """A reward with variance even for a random model, and without a score for one completion of each batch."""
-        scores = [sum(letter in "aeiou" for letter in c[-1]["content"]) / 8 for c in completions]
-        return [None, *scores[1:]]
+    class OneWithoutScore(VowelRewards):
+        """No score for one completion of each batch."""
 
-    vowels.__name__ = "accuracy"
-    others = [grpo_trainer.reward_function(name, scoring, ROWS, 4) for name in ("format", "tag_count")]
-    trainer = grpo_trainer.Trainer(
-        model=str(tmp_path / "model"),
-        reward_funcs=[vowels, *others],
-        args=grpo_trainer.trainer_config(params, tmp_path / "trainer"),
-        train_dataset=grpo_trainer.to_dataset(ROWS, params),
-        processing_class=tokenizer,
-        callbacks=[curve],
-    )
-    curve.trainer = trainer
-    trainer.scoring, trainer.rows = scoring, ROWS
-    trainer.remove_callback(PrinterCallback)
+        def function(self, name: str) -> Callable[..., list[Any]]:
+            paid = super().function(name)
+            return one_missing(paid) if name == "accuracy" else paid
+
+    rewards = OneWithoutScore(scoring, ROWS, 4)
+    config = grpo_trainer.trainer_config(params, tmp_path / "trainer")
+    trainer = grpo_trainer.Trainer(params, tmp_path / "model", tokenizer, rewards, config)
     trainer.train()
+    curve = trainer.curve
 
     assert [row["step"] for row in curve.rows] == [1, 2]
     assert {f"reward/{name}" for name in scoring.params} | set(grpo_curve.ALWAYS_SHOWN) <= set(curve.rows[-1])
@@ -130,33 +142,37 @@ def test_two_steps_log_the_tutorials_names_and_move_every_parameter(
     # The last batch again, by hand: reward minus the mean of its group of 4, and the deviation over all 8.
     total = [
         1.0 * a + 0.1 * f + 0.05 * t
-        for a, f, t in zip(*(trainer._logs["rewards"][name] for name in scoring.params), strict=True)
+        for a, f, t in zip(*(trainer.last_batch().rewards[name] for name in scoring.params), strict=True)
     ]
     assert math.isnan(total[0])
     groups = [total[1:4], total[4:]]  # the first has no score: it is in no mean, and nothing is learned from it
     advantages = [0.0, *(reward - statistics.fmean(group) for group in groups for reward in group)]
-    assert list(trainer._logs["advantages"]) == pytest.approx(advantages, abs=1e-6)
+    assert trainer.last_batch().advantages == pytest.approx(advantages, abs=1e-6)
     assert curve.rows[1]["advantage/std"] == pytest.approx(statistics.pstdev(advantages), abs=1e-6)
     assert curve.rows[1]["advantage/mean"] == 0
     assert curve.rows[1]["advantage/std"] > 0
 
 
 def test_equal_rewards_count_as_equal_though_their_float32_mean_is_rounded() -> None:
-    class Logged:
-        """What the function reads of a trainer: two groups of eight, the first all 0.15 in total."""
-
-        reward_func_names = ("accuracy", "format", "tag_count")
-        reward_weights = torch.tensor([1.0, 0.1, 0.05])
-        num_generations = 8
-        _logs: ClassVar = {"rewards": {"accuracy": [0.0] * 15 + [1.0], "format": [1.0] * 16, "tag_count": [1.0] * 16}}
-
+    batch = GenerationBatch(  # two groups of eight, the first all 0.15 in total
+        prompts=[],
+        completions=[],
+        rewards={"accuracy": [0.0] * 15 + [1.0], "format": [1.0] * 16, "tag_count": [1.0] * 16},
+        advantages=[],
+        weights=torch.tensor([1.0, 0.1, 0.05]),
+        group_size=8,
+    )
     totals = torch.tensor([0.1 + 0.05] * 8)
     assert totals.std() > 1e-8  # which is how TRL would tell
-    assert grpo_curve.equal_groups_frac(Logged()) == 0.5
+    assert grpo_curve.equal_groups_frac(batch) == 0.5
+
+
+def no_batch() -> GenerationBatch:
+    raise AssertionError("no step was logged")
 
 
 def test_summary_takes_the_kl_divergence_over_the_last_half() -> None:
-    curve = grpo_curve.GRPOCurve(["accuracy"])
+    curve = grpo_curve.GRPOCurve(["accuracy"], no_batch)
     curve.rows = [
         {"step": float(step), "policy/kl_divergence": 0.0 if step <= 10 else 0.02, "reward/accuracy": step / 20}
         for step in range(1, 21)

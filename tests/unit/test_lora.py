@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from posttrain.errors import InputError, RetryError
-from posttrain.grpo import trainer as grpo_trainer
 from posttrain.training import export, lora
 from posttrain.training.from_scratch import random_model, train_tokenizer
 from posttrain.training.models import align_special_tokens
 from posttrain.training.resume import Saver
 from stages import grpo, prepare, sft
 from tests.conftest import ParamsWith
+from tests.trainers import tiny_trainer
 
 TARGETS = ["q_proj", "down_proj"]
 ADAPTER = {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": TARGETS, "quantize_4bit": False}
@@ -155,19 +155,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
 @pytest.mark.parametrize("beta", [0.0, 0.01])
 def test_adapters_need_no_second_model(beta: float, params_with: ParamsWith, tmp_path: Path) -> None:
     params = params_with(SMALL | {"grpo.beta": beta})
-    tokenizer = train_tokenizer(["Solve: 3x - 5 = 10"], 384)
-    model = random_model(params.model.scratch, tokenizer)
-    align_special_tokens(model, tokenizer)
-    model.save_pretrained(tmp_path)
-    trainer = grpo_trainer.Trainer(
-        model=str(tmp_path),
-        reward_funcs=[lambda completions, **_: [0.0] * len(completions)],
-        args=grpo_trainer.trainer_config(params, tmp_path / "trainer"),
-        train_dataset=grpo_trainer.to_dataset([{"problem": "Solve: 3x - 5 = 10"}], params),
-        processing_class=tokenizer,
-        peft_config=lora.adapter_config(params),
-        **lora.loading(params),
-    )
+    rows = [{"problem": "Solve: 3x - 5 = 10", "answer": "x = 5"}]
+    trainer = tiny_trainer(params, rows, lambda completions, **_: [0.0] * len(completions), tmp_path)
     assert trainer.ref_model is None
     assert trainer.beta == beta
 

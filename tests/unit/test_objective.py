@@ -14,11 +14,9 @@ from posttrain.commands.check import checks as check
 from posttrain.errors import InputError
 from posttrain.grpo import trainer as grpo_trainer
 from posttrain.params.schema import Params
-from posttrain.rewards.scoring import Scoring
 from posttrain.sft import trainer as sft_trainer
-from posttrain.training.from_scratch import random_model, train_tokenizer
-from posttrain.training.models import align_special_tokens
 from tests.conftest import ParamsWith
+from tests.trainers import tiny_trainer
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 ROWS = [{"id": str(x), "problem": f"Solve: 3x - 5 = {3 * x - 5}", "answer": f"x = {x}"} for x in range(2, 6)]
@@ -37,20 +35,7 @@ def trainer_with(
     params: Params, folder: Path, scores: Callable[..., list[float]] | None = None
 ) -> grpo_trainer.Trainer:
     """The stage's trainer on a random model; `scores` is its only reward."""
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
-    model = random_model(params.model.scratch, tokenizer)
-    align_special_tokens(model, tokenizer)
-    model.save_pretrained(folder / "model")
-    reward = scores or (lambda completions, **_: [0.0] * len(completions))
-    reward.__name__ = "accuracy"
-    trainer = grpo_trainer.Trainer(
-        model=str(folder / "model"),
-        reward_funcs=[reward],
-        args=grpo_trainer.trainer_config(params, folder / "trainer"),
-        train_dataset=grpo_trainer.to_dataset(ROWS, params),
-        processing_class=tokenizer,
-    )
+    trainer = tiny_trainer(params, ROWS, scores or (lambda completions, **_: [0.0] * len(completions)), folder)
     trainer.model.train()
     return trainer
 
@@ -73,9 +58,7 @@ def test_the_tutorials_groups_have_its_advantages(first: int, params_with: Param
     params = params_with(SMALL)
     trainer = trainer_with(params, tmp_path, lambda completions, **_: rewards)
     dataset = grpo_trainer.to_dataset(ROWS, params)
-    with Scoring(params.rewards, params.verifier, workers=1) as scoring:
-        trainer.scoring, trainer.rows = scoring, ROWS
-        batch = trainer._generate_and_score_completions([dict(dataset[i]) for i in (0, 1) for _ in range(4)])
+    batch = trainer.generate_and_score([dict(dataset[i]) for i in (0, 1) for _ in range(4)])
     expected = [advantage for _, group in groups for advantage in group]
     assert batch["advantages"].tolist() == pytest.approx(expected, abs=1e-7)
     assert trainer._metrics["train"]["reward"] == [pytest.approx(np.mean(rewards))]

@@ -15,10 +15,12 @@ import pytest
 from posttrain.commands.check import checks as check
 from posttrain.errors import InputError
 from posttrain.grpo import trainer as grpo_trainer
-from posttrain.grpo.records import KeptCompletions, StepClock
+from posttrain.grpo.records import KeptCompletions, StepClock, Stopwatch
 from posttrain.paths import GRPO_RESULTS, RUN_LOG
+from posttrain.sft import trainer as sft_trainer
 from posttrain.training import config as training_config
 from posttrain.training import trackers
+from posttrain.training.trl import GenerationBatch
 from stages import grpo, prepare, sft
 from tests.conftest import ParamsWith
 from tests.unit.test_lora import SMALL as SMALL_WITH_ADAPTERS
@@ -82,11 +84,15 @@ def test_kept_completions_have_their_rewards_and_advantages_and_change_no_byte_e
     assert "s/step" in capsys.readouterr().out
 
 
+def no_batch() -> GenerationBatch:
+    raise AssertionError("no step was trained")
+
+
 def test_a_score_without_a_verdict_is_null() -> None:
-    kept = KeptCompletions(1, ["accuracy"])
+    kept = KeptCompletions(1, ["accuracy"], no_batch)
     kept.rows = [{"step": 1, "prompt": "[]", "completion": "x", "accuracy": None, "advantage": 0.0}]
     assert kept.table().to_pylist() == kept.rows
-    again = KeptCompletions(1, ["accuracy"])
+    again = KeptCompletions(1, ["accuracy"], no_batch)
     again.load_resume_state(kept.resume_state())
     assert again.table().equals(kept.table())
     assert not math.isnan(kept.table()["advantage"][0].as_py())
@@ -109,7 +115,7 @@ def test_trackers_write_beside_the_outs(
 ) -> None:
     params = params_with({"launch.report_to": ["tensorboard", "wandb"]})
     monkeypatch.setattr(trackers, "find_spec", lambda name: object())
-    for name, stage, module in (("sft", params.sft, sft), ("grpo", params.grpo, grpo)):
+    for name, stage, module in (("sft", params.sft, sft_trainer), ("grpo", params.grpo, grpo_trainer)):
         kwargs = training_config.optimisation_kwargs(stage, params.seed, params.launch, project)
         assert kwargs["report_to"] == ["tensorboard", "wandb"]
         assert os.environ["TENSORBOARD_LOGGING_DIR"].startswith(f".posttrain/logs/tensorboard/{name}-")
@@ -122,7 +128,7 @@ def test_trackers_write_beside_the_outs(
 def test_trackers_hear_of_our_columns() -> None:
     from transformers.integrations import TensorBoardCallback
 
-    ours = [KeptCompletions(0, []), StepClock("grpo")]
+    ours = [KeptCompletions(0, [], no_batch), StepClock("grpo", Stopwatch())]
     handler = SimpleNamespace(callbacks=[TensorBoardCallback.__new__(TensorBoardCallback), *ours])
-    trackers.after_ours(SimpleNamespace(callback_handler=handler))
+    trackers.trackers_last(handler)
     assert [type(one).__name__ for one in handler.callbacks] == ["KeptCompletions", "StepClock", "TensorBoardCallback"]

@@ -122,12 +122,8 @@ def test_an_epoch_has_whole_steps_of_the_order_it_always_had(
     """23 rows in steps of 5: 20 of them an epoch, the first 20 that the sampler of torch draws."""
     text = {"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}
     shrunk = params.model_copy(update={"sft": params.sft.model_copy(update={"batch_size": 5})})
-    trainer = sft_trainer.Trainer(
-        model=random_model(params.model.scratch, tokenizer),
-        args=sft_trainer.trainer_config(shrunk, tmp_path),
-        train_dataset=Dataset.from_list([text] * 23),
-        processing_class=tokenizer,
-    )
+    model, dataset = random_model(params.model.scratch, tokenizer), Dataset.from_list([text] * 23)
+    trainer = sft_trainer.Trainer(shrunk, model, tokenizer, dataset, sft_trainer.trainer_config(shrunk, tmp_path))
     sampler = trainer._get_train_sampler(trainer.train_dataset)
     assert len(sampler) == 20
     torch.manual_seed(3)

@@ -5,27 +5,22 @@ import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from transformers import TrainerCallback, set_seed
-from transformers.trainer_callback import PrinterCallback
 
 from posttrain.cli import main
 from posttrain.errors import InputError
-from posttrain.grpo import curve as grpo_curve
 from posttrain.grpo import samples as grpo_samples
 from posttrain.grpo import trainer as grpo_trainer
 from posttrain.grpo.watch import (
-    HealthWatch,
-    ProbeWatch,
     closing_line,
     health_metrics,
     hold_out,
-    settle,
     trained,
-    undisturbed,
+    with_rng_preserved,
 )
 from posttrain.outputs.identity import identity
 from posttrain.outputs.manifest import publish, require_complete
@@ -35,58 +30,52 @@ from posttrain.paths import GRPO_MODEL, GRPO_RESULTS, PARAMS, SFT_MODEL
 from posttrain.rewards.scoring import Scoring
 from posttrain.training.from_scratch import random_model, train_tokenizer
 from posttrain.training.models import align_special_tokens
+from tests.trainers import VowelRewards, tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 ROWS = [{"id": str(x), "problem": f"Solve: 3x - 5 = {3 * x - 5}", "answer": f"x = {x}"} for x in range(2, 10)]
 Build = Callable[..., "Run"]
 
 
-def vowels(completions: list[list[dict[str, str]]], **_: object) -> list[float]:
-    """A reward with variance even for a random model."""
-    return [sum(letter in "aeiou" for letter in c[-1]["content"]) / 8 for c in completions]
+class Trained(grpo_trainer.Trainer):
+    """The real probe runs; its answer is replaced, because a random model solves nothing."""
+
+    solved: ClassVar = [0.5, 1.0, 0.25, 1.0, 0.0, 0.0]
+
+    def solve_probe(self) -> float:
+        torch.rand(3)  # and it may even draw
+        assert super().solve_probe() == 0
+        return self.solved[len(self.probe.values)]
 
 
-vowels.__name__ = "accuracy"
+class Unwatched(grpo_trainer.Trainer):
+    def watchers(self) -> list[TrainerCallback]:
+        return [self.curve]
 
 
 class Run:
-    """A trainer of a tiny model with probe, curve and health monitor, as the stage puts them together."""
+    """A trainer of a tiny model, whose `accuracy` varies."""
 
     def __init__(
         self, params: Params, folder: Path, callbacks: list[TrainerCallback], watched: bool, scoring: Scoring
     ) -> None:
         set_seed(params.seed)
-        self.probed, rows = hold_out(ROWS, 2)
-        self.scoring = scoring
-        self.curve = grpo_curve.GRPOCurve(scoring.params)
-        self.tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
-        self.probe = ProbeWatch(params.grpo, self.solve)
-        self.health = HealthWatch(params, self.curve)
-        self.solved = [0.5, 1.0, 0.25, 1.0, 0.0, 0.0]
-        self.params = params
-        others = [grpo_trainer.reward_function(name, scoring, rows, 4) for name in ("format", "tag_count")]
-        self.trainer = grpo_trainer.Trainer(
-            model=str(folder / "model"),
-            reward_funcs=[vowels, *others],
-            args=grpo_trainer.trainer_config(params, folder / "trainer"),
-            train_dataset=grpo_trainer.to_dataset(rows, params),
-            processing_class=self.tokenizer,
-            callbacks=[*callbacks, *([self.probe, self.curve, self.health] if watched else [self.curve])],
+        probed, rows = hold_out(ROWS, 2)
+        tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
+        self.trainer = (Trained if watched else Unwatched)(
+            params,
+            folder / "model",
+            tokenizer,
+            VowelRewards(scoring, rows, 4),
+            grpo_trainer.trainer_config(params, folder / "trainer"),
+            probed=probed,
+            callbacks=callbacks,
         )
-        self.trainer.scoring, self.trainer.rows = scoring, rows
-        self.curve.trainer = self.trainer
-        align_special_tokens(self.trainer.model, self.tokenizer)
-        self.trainer.remove_callback(PrinterCallback)
-
-    def solve(self) -> float:
-        """The real probe runs; its answer is replaced, because a random model solves nothing."""
-        torch.rand(3)  # and it may even draw
-        assert grpo_samples.probe_accuracy(self.trainer, self.tokenizer, self.probed, self.params, self.scoring) == 0
-        return self.solved.pop(0)
+        self.curve, self.probe, self.health = self.trainer.curve, self.trainer.probe, self.trainer.health
 
     def train(self) -> dict[str, Any]:
         self.trainer.train()
-        return settle(self.trainer.model, self.trainer.state, self.probe, self.health)
+        return self.trainer.finalize()
 
     def weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone() for name, value in trained(self.trainer.model).items()}
@@ -141,15 +130,13 @@ def build(tmp_path: Path, scoring: Scoring) -> Build:
             data["grpo"]["health"][name]["action"] = "off"
         for dotted, value in (changes or {}).items():
             section, _, key = dotted.rpartition(".")
-            target = data["grpo"] if not section else data["grpo"]["health"][section]
+            health = data["grpo"]["health"]
+            target = data["grpo"] if not section else health if section == "health" else health[section]
             target[key] = value
         params = check_params(data, Path("params.yaml"))
         if not (tmp_path / "model").is_dir():
             set_seed(1)
-            tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in ROWS], 384)
-            model = random_model(params.model.scratch, tokenizer)
-            align_special_tokens(model, tokenizer)
-            model.save_pretrained(tmp_path / "model")
+            tiny_checkpoint(params, ROWS, tmp_path / "model")
         return Run(params, tmp_path, callbacks or [], watched, scoring)
 
     return build
@@ -192,7 +179,7 @@ def test_watching_changes_no_bit_of_the_run(build: Build) -> None:
 def test_a_probe_puts_mode_and_generators_back(build: Build) -> None:
     model = build().trainer.model.train()
     before = torch.get_rng_state()
-    assert undisturbed(lambda: float(torch.rand(1) * 0 + model.eval().training), model) == 0
+    assert with_rng_preserved(lambda: float(torch.rand(1) * 0 + model.eval().training), model) == 0
     assert model.training
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -220,8 +207,7 @@ def test_the_last_weights_are_published_unless_params_say_best(build: Build) -> 
 
 
 def test_a_probe_every_other_step(build: Build) -> None:
-    run = build()
-    run.probe.probe = run.probe.probe.model_copy(update={"every_steps": 3})
+    run = build({"probe": {"problems": 2, "every_steps": 3}})
     run.train()
     assert [row["step"] for row in run.curve.rows if "probe/accuracy" in row] == [3, 6]
 
@@ -309,9 +295,8 @@ def test_a_rollback_goes_back_two_windows_and_halves_the_learning_rate(
 
 
 def test_too_many_rollbacks_stop_the_run(build: Build) -> None:
-    changes = {"kl_divergence.action": "rollback", "kl_divergence.above": 2.0}
+    changes = {"kl_divergence.action": "rollback", "kl_divergence.above": 2.0, "health.max_rollbacks": 1}
     run = build(changes, [Spoil(1, kl=5.0)])
-    run.health.monitor.health = run.health.monitor.health.model_copy(update={"max_rollbacks": 1})
     outcome = run.train()
     assert len(outcome["rollbacks"]) == 1
     assert outcome["stopped_by"] == "kl_divergence"
@@ -339,7 +324,7 @@ def test_the_state_of_both_goes_through_a_checkpoint(build: Build, tmp_path: Pat
 def test_the_probe_counts_no_verdict_as_not_solved(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     run = build()
     monkeypatch.setattr(grpo_samples, "judge", lambda texts, golds, verifier: [{"accuracy": 1.0}, {"accuracy": None}])
-    value = grpo_samples.probe_accuracy(run.trainer, run.tokenizer, ROWS[:2], run.params, run.scoring)
+    value = grpo_trainer.Trainer.solve_probe(run.trainer)
     assert value == statistics.fmean([1.0, 0.0])
 
 

@@ -1,0 +1,68 @@
+"""Real trainers of tiny models for tests, with rewards whose values a test decides."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from posttrain.grpo.batch_rewards import BatchRewards
+from posttrain.grpo.trainer import Trainer, trainer_config
+from posttrain.params.schema import Params
+from posttrain.training.from_scratch import random_model, train_tokenizer
+from posttrain.training.models import align_special_tokens
+
+Reward = Callable[..., list[float | None]]
+
+
+class FixedRewards(BatchRewards):
+    """Functions of a test in place of those of params, by name; every answer has a verdict."""
+
+    def __init__(self, rewards: dict[str, Reward], rows: list[dict[str, Any]], group_size: int) -> None:
+        super().__init__(None, rows, group_size)  # type: ignore[arg-type]
+        self.rewards = rewards
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.rewards)
+
+    def function(self, name: str) -> Reward:
+        self.rewards[name].__name__ = name
+        return self.rewards[name]
+
+    def count_undecided(self, *_: Any) -> int:
+        return 0
+
+
+class VowelRewards(BatchRewards):
+    """`accuracy` pays for vowels, so that it varies even for a random model; the other rewards are those of params."""
+
+    def function(self, name: str) -> Callable[..., list[Any]]:
+        return vowels if name == "accuracy" else super().function(name)
+
+
+def vowels(completions: list[list[dict[str, str]]], **_: object) -> list[float | None]:
+    return [sum(letter in "aeiou" for letter in completion[-1]["content"]) / 8 for completion in completions]
+
+
+vowels.__name__ = "accuracy"
+
+
+def tiny_checkpoint(params: Params, rows: list[dict[str, Any]], folder: Path) -> PreTrainedTokenizerBase:
+    """A random model of params in a folder, drawn from torch's global generator; its tokenizer."""
+    tokenizer = train_tokenizer([row["problem"] + "\n" + row["answer"] for row in rows], 384)
+    model = random_model(params.model.scratch, tokenizer)
+    align_special_tokens(model, tokenizer)
+    model.save_pretrained(folder)
+    return tokenizer
+
+
+def tiny_trainer(
+    params: Params, rows: list[dict[str, Any]], reward: Reward, folder: Path, kind: type[Trainer] = Trainer
+) -> Trainer:
+    """A trainer of a random model with one reward, `accuracy`."""
+    torch.manual_seed(0)
+    tokenizer = tiny_checkpoint(params, rows, folder / "model")
+    rewards = FixedRewards({"accuracy": reward}, rows, params.grpo.num_generations)
+    return kind(params, folder / "model", tokenizer, rewards, trainer_config(params, folder / "trainer"))
