@@ -1,4 +1,4 @@
-"""The tables and plots of docs/tutorial.md, from docs/data/*.tsv.
+"""The tables and plots of docs/tutorial.md, from docs/data/*.tsv, and the picture of the README, from results/.
 
 python docs/plots.py                    draws docs/plots/*.svg and prints the tables
 python docs/plots.py add SWEEP VALUE    first takes the run that results/ holds into docs/data/
@@ -143,6 +143,38 @@ def draw(sweep: str) -> str:
     return text.getvalue()
 
 
+def picture(results: Path = RESULTS) -> str:
+    """SVG of the README: the accuracy of GRPO's completions while it trains, and pass@1 before and after."""
+    head, *rows = [line.split("\t") for line in (results / "grpo/curve.tsv").read_text(encoding="utf-8").splitlines()]
+    curve = [{name: float(cell) for name, cell in zip(head, row, strict=True) if cell} for row in rows]
+    metrics = json.loads((results / "evaluate/metrics.json").read_text(encoding="utf-8"))
+    with matplotlib.rc_context({"svg.hashsalt": "posttrain", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(8.4, 2.8))
+        figure.subplots_adjust(left=0.06, right=0.985, top=0.88, bottom=0.16, wspace=0.16)
+        left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+        steps = [row["step"] for row in curve]
+        left.plot(steps, [row["reward/accuracy"] for row in curve], color=COLOURS[2], linewidth=0.6, alpha=0.4)
+        left.plot(steps, trailing(curve, "reward/accuracy"), color=COLOURS[2], linewidth=1.8)
+        left.set_title("reward/accuracy while GRPO trains", color=INK, fontsize=9)
+        left.set_xlabel("step", color=INK)
+        for place, (name, colour) in enumerate((("sft", COLOURS[1]), ("grpo", COLOURS[3]))):
+            value, low, high = (metrics[name][key] for key in EVALUATION[:3])
+            right.bar(place, value, color=colour, width=0.6)
+            right.errorbar(place, value, [[value - low], [high - value]], color=INK, capsize=4, linewidth=1.2)
+            right.annotate(f"{value:.3f}", (place, 0.04), color="white", ha="center", fontsize=10)
+        right.set_xticks((0, 1), ("after SFT", "after GRPO"))
+        right.set_title(f"held-out pass@1, {metrics['problems']} problems", color=INK, fontsize=9)
+        for axes in (left, right):
+            axes.set_ylim(0, 1.02)
+            axes.tick_params(colors=INK)
+            axes.grid(color=GRID, linewidth=0.5, axis="y")
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
 def main(arguments: list[str]) -> None:
     if arguments:
         if len(arguments) != 3 or arguments[0] != "add" or arguments[1] not in SWEEPS:
@@ -153,6 +185,7 @@ def main(arguments: list[str]) -> None:
             print(f"\n{sweep}\n\n{tabulate(sweep)}")
             if SWEEPS[sweep].panels:
                 (PLOTS / f"{sweep}.svg").write_text(draw(sweep), encoding="utf-8")
+    (PLOTS / "grpo.svg").write_text(picture(), encoding="utf-8")
 
 
 if __name__ == "__main__":

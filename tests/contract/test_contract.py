@@ -341,3 +341,23 @@ def test_the_tutorials_tables_and_plots_are_those_of_its_data() -> None:
         assert plots["tabulate"](sweep) in tutorial, sweep
         if shape.panels:
             assert plots["draw"](sweep) == (ROOT / f"docs/plots/{sweep}.svg").read_text(), sweep
+
+
+def test_the_picture_of_the_readme_is_of_the_committed_results() -> None:
+    plots = runpy.run_path(str(ROOT / "docs/plots.py"))
+    assert plots["picture"](ROOT / "results") == (ROOT / "docs/plots/grpo.svg").read_text(), "python docs/plots.py"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    assert [path.name for path in sorted((ROOT / "docs").glob("[a-z]*.md")) if f"({path.name})" not in index] == []
+
+
+def test_the_readme_is_short() -> None:
+    """The first screen says what this is; the tree and the table of changes stay a glance."""
+    text = (ROOT / "README.md").read_text()
+    tree = text.split("## The tree")[1].split("```")[1].strip().splitlines()
+    changes = text.split("## Change one thing")[1].split("## ")[0]
+    assert len(tree) <= 20
+    assert changes.count("\n| ") - 1 <= 10
+    assert text.index("docs/plots/grpo.svg") < text.index("make run") < 1500
