@@ -3,12 +3,11 @@
 import statistics
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.params.schema import Params
-from posttrain.prompts import prompt_messages
 from posttrain.rewards.scoring import Scoring, judge
-from posttrain.training.models import sample
+from posttrain.training.models import complete_greedily
 
 
 def sample_rows(
@@ -19,7 +18,8 @@ def sample_rows(
     scoring: Scoring,
 ) -> list[dict[str, Any]]:
     """Greedy completions of a few training problems with their scores."""
-    sampled = complete_greedily(model, tokenizer, rows, params)
+    limit = params.grpo.max_completion_length
+    sampled = complete_greedily(model, tokenizer, rows, params.prompts.system, limit)
     lengths_T = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text, _ in sampled]
     scores = scoring.scores(scoring.completions([text for text, _ in sampled], rows, lengths_T), 1)
     return [
@@ -36,25 +36,11 @@ def probe_accuracy(
     scoring: Scoring,
 ) -> float:
     """Share of the probe's problems whose greedy completion is right; a completion without a verdict is not."""
-    size = params.launch.micro_batch_size
+    size, system, limit = params.launch.micro_batch_size, params.prompts.system, params.grpo.max_completion_length
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-    texts = [text for batch in batches for text, _ in complete_greedily(model, tokenizer, batch, params)]
+    texts = [text for batch in batches for text, _ in complete_greedily(model, tokenizer, batch, system, limit)]
     judged = judge(texts, [row["answer"] for row in rows], scoring.verifier)
     return statistics.fmean(scores["accuracy"] or 0.0 for scores in judged)
-
-
-def complete_greedily(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], params: Params
-) -> list[tuple[str, bool]]:
-    """(completion, finished) of each row's problem."""
-    generation = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=params.grpo.max_completion_length,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    prompts = [prompt_messages(row["problem"], params.prompts.system) for row in rows]
-    return sample(model, tokenizer, prompts, generation)
 
 
 def show_sample(row: dict[str, Any]) -> None:

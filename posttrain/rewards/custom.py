@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
-from posttrain.params.file import read_yaml
+from posttrain.graph import graph
 from posttrain.params.schema import CustomReward
 from posttrain.paths import GRAPH
 from posttrain.processes.pool import Lost, Pool
@@ -107,7 +107,7 @@ def require_tracked(file: Path, where: str) -> None:
     root = Path.cwd()
     if not GRAPH.is_file() or not file.is_relative_to(root) or ".venv" in file.relative_to(root).parts:
         return
-    deps = read_yaml(GRAPH)["stages"]["grpo"]["deps"]
+    deps = graph()["grpo"]["deps"]
     if not any(file.is_relative_to((root / dep).resolve()) for dep in deps):
         raise InputError(
             where,

@@ -7,13 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.errors import InputError
+from posttrain.outputs.identity import TOKENIZER_CONFIG, TOKENIZER_FILES
 from posttrain.params.schema import Model
-from posttrain.prompts import Message
+from posttrain.prompts import Message, prompt_messages
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
 def load_tokenizer(name_or_path: str, model: Model) -> PreTrainedTokenizerBase:
@@ -22,7 +20,7 @@ def load_tokenizer(name_or_path: str, model: Model) -> PreTrainedTokenizerBase:
     Raises: InputError saying which of these the checkpoint lacks.
     """
     path = Path(name_or_path)
-    if path.is_dir() and not any((path / name).is_file() for name in TOKENIZER_FILES):
+    if path.is_dir() and not any((path / name).is_file() for name in (*TOKENIZER_FILES, TOKENIZER_CONFIG)):
         raise InputError(
             str(path),
             got="a model folder without a tokenizer",
@@ -131,3 +129,20 @@ def sample(
     completions = ids[:, batch["input_ids"].shape[1] :]
     finished = (completions == tokenizer.eos_token_id).any(dim=1).tolist()
     return list(zip(tokenizer.batch_decode(completions, skip_special_tokens=True), finished, strict=True))
+
+
+def complete_greedily(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict[str, Any]],
+    system: str | None,
+    max_new_tokens: int,
+) -> list[tuple[str, bool]]:
+    """(completion, finished) of each row's problem."""
+    generation = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return sample(model, tokenizer, [prompt_messages(row["problem"], system) for row in rows], generation)
