@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def require_own_code(argv: Sequence[str]) -> None:
-    """That the code that runs is the one that DVC records: in a clone, the clone's.
+    """Refuse to run other code than DVC records: in a clone, the clone's runs.
 
     An environment that was made in another clone has a `posttrain` that runs that one's code, wherever it is called.
 

@@ -24,11 +24,11 @@ BUSY = {429, 502, 503, 504}
 WAITS_S = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Before a request that met a busy server or a broken connection is sent again."""
 REQUESTS = 256
-"""With the server at a time, at most; it queues what it cannot compute at once."""
+"""Requests with the server at a time, at most; it queues what it cannot compute at once."""
 SEEDS = 2**31
 
 Completed = dict[str, list[dict[str, Any]]]
-"""For each model a row for each problem: prompt_token_ids, and token_ids of each sample."""
+"""Rows by model, one for each problem: prompt_token_ids, and token_ids of each sample."""
 
 
 def complete(params: Params, problems: list[dict[str, Any]], models: Mapping[str, Path]) -> tuple[Completed, str]:

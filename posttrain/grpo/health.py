@@ -46,7 +46,7 @@ class History:
     first: list[dict[str, float]] = field(default_factory=list)
     """The first `window` rows of the run."""
     recent: list[dict[str, float]] = field(default_factory=list)
-    """As many of the last rows as any rule needs."""
+    """The last rows, as many as any rule needs."""
     best_total: float = -math.inf
     """The highest mean of reward/total over a window."""
     best_probe: float = -math.inf
@@ -68,7 +68,7 @@ class View:
     history: History
     weights: Mapping[str, float]
     completions: int
-    """Of one step."""
+    """Completions of one step."""
     scaled: bool
     """TRL divides the advantages by a deviation, so their own says nothing."""
 
@@ -84,7 +84,7 @@ class View:
 
 
 def mean(rows: list[dict[str, float]], name: str) -> float:
-    """Of the rows that have the column; nan if none has, and no comparison with nan holds."""
+    """Mean over the rows that have the column; nan if none has, and no comparison with nan holds."""
     values = [row[name] for row in rows if name in row]
     return sum(values) / len(values) if values else math.nan
 

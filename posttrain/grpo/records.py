@@ -118,7 +118,7 @@ class StepClock(TrainerCallback):
 
 
 def peak_memory_mib() -> float:
-    """Of the GPU where there is one, else of this process; since it began."""
+    """Peak since the process began, of the GPU where there is one, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / MIB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes

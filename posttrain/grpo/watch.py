@@ -25,7 +25,7 @@ from posttrain.params.schema import GRPO, Params
 from posttrain.training.curve import Curve
 
 ROLLBACK_FACTOR = 0.5
-"""Of the learning rate, at every rollback."""
+"""Factor of the learning rate at every rollback."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class HealthWatch(TrainerCallback):
         say(f"STOPPED by {finding.rule} with the weights of step {step}")
 
     def _roll_back(self, finding: Finding, state: TrainerState, trainer: dict[str, Any]) -> None:
-        """To the older copy, with empty optimizer moments (they led here) and half the learning rate from now on.
+        """Restore the older copy, with empty optimizer moments (they led here) and half the learning rate from now on.
 
         What is no number is noticed at once, so the newer copy is sound.
         """
@@ -272,7 +272,7 @@ def finalize(model: PreTrainedModel, state: TrainerState, probe: ProbeWatch, hea
 
 
 def health_metrics(outcome: dict[str, Any]) -> dict[str, float]:
-    """What of health.json belongs among the metrics; a run that was stopped says so there."""
+    """The part of health.json that belongs among the metrics; a run that was stopped says so there."""
     steps, values = outcome["steps"], [probe["accuracy"] for probe in outcome["probe"]]
     return {
         "health/findings": len(outcome["findings"]),

@@ -44,7 +44,7 @@ class Layout:
     mixed_precision: Literal["bf16"] | None
     offload: Literal["none", "optimizer", "all"]
     threads: int
-    """Of one process, for OpenMP; 0 leaves it to torch."""
+    """OpenMP threads of one process; 0 leaves the number to torch."""
 
     @property
     def local_processes(self) -> int:
@@ -160,7 +160,7 @@ def is_main() -> bool:
 
 
 def require(accelerator: Any, layout: Layout) -> None:
-    """That what runs is what was asked for. Launchers drop what they do not understand and train all the same.
+    """Refuse a run that is not what was asked for. Launchers drop what they do not understand and train all the same.
 
     Raises: InputError
     """

@@ -31,7 +31,7 @@ from posttrain.processes.signals import NotedSignals
 CRASHES = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
 """A fault of the program. SIGABRT is not among them: NCCL ends so when another machine is gone."""
 GRACE_S = 5.0
-"""That the other workers have to end by themselves when one has failed; they may hang in a collective without it."""
+"""Seconds that the other workers have to end by themselves when one has failed; they may hang in a collective."""
 POLL_S = 0.2
 
 
@@ -71,7 +71,7 @@ def supervise(stage: str, layout: Layout) -> None:
                 run.watch(signals)
             finally:
                 run.kill()
-    run.settle(layout)
+    run.raise_failure(layout)
 
 
 @contextmanager
@@ -184,7 +184,7 @@ class Supervision:
         if not self.alive or time.monotonic() > self.deadline + GRACE_S:
             self.launcher.kill()
 
-    def settle(self, layout: Layout) -> None:
+    def raise_failure(self, layout: Layout) -> None:
         """Raises: SystemExit or WorkerError unless every rank said 0."""
         if self.cut_short:
             raise SystemExit(128 + self.cut_short)

@@ -96,7 +96,7 @@ class Checkpoints:
             discard(path)
 
     def remove(self) -> None:
-        """For a stage that has published: nothing is left to go on with."""
+        """Delete them all: the stage has published, and nothing is left to go on with."""
         if self.folder.exists():
             discard(self.folder)
         for folder in (self.folder.parent, CHECKPOINTS):

@@ -87,7 +87,7 @@ class Origin:
 
 
 def hardware(launch: Launch) -> dict[str, Any]:
-    """What of the hardware changes the last bits, as it is on this machine rather than as params leave it open."""
+    """Hardware settings that change the last bits, as they are on this machine rather than as params leave them open."""
     import torch
 
     found = layout(launch)

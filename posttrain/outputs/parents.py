@@ -88,7 +88,7 @@ def require_files(folder: Path, manifest: dict[str, Any], made_by: str) -> None:
 
 
 def require_child(folder: Path, manifest: dict[str, Any], parent: Path) -> None:
-    """That a model was made from the parent that is there now.
+    """Refuse a model that was not made from the parent that is there now.
 
     Raises: InputError if it was made from another one, or does not say.
     """

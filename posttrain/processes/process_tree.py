@@ -21,9 +21,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 GRACE_S = 4.0
-"""Between SIGTERM to the command and SIGKILL to all that is left."""
+"""Seconds between SIGTERM to the command and SIGKILL to all that is left."""
 KILL_S = 4.0
-"""In which what was sent SIGKILL is gone, unless the kernel holds it."""
+"""Seconds after which whatever was sent SIGKILL is gone, unless the kernel holds it."""
 POLL_S = 0.1
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36

@@ -10,7 +10,7 @@ class Completion:
     """One sampled answer to one problem."""
 
     text: str
-    """As sampled, special tokens left out."""
+    """Text as sampled, special tokens left out."""
     gold: str = ""
     """The correct answer; empty if the data have none."""
     problem: str = ""

@@ -28,7 +28,7 @@ from posttrain.params.schema import Launch
 from posttrain.processes.signals import NotedSignals
 
 COST = 25
-"""At least this many times the seconds that a checkpoint takes pass before the next, so they cost 4 % at most."""
+"""Seconds between two checkpoints, at least, in units of those that one takes: they cost 4 % at most."""
 
 STATE = "state-{rank}.pt"
 TORCH_WRITES = ("PytorchStreamWriter", "inline_container")

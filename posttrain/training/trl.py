@@ -51,7 +51,7 @@ PRIVATE: dict[type, dict[str, str]] = {
         "_generate_and_score_completions": "dynamic sampling draws groups before TRL works on the batch",
     },
 }
-"""Whose names they are, and what for."""
+"""Private names by the class that has them, with the use that they are put to."""
 
 COUNTERS = ("_step", "_total_train_tokens", "_current_train_step_time")
 LOGS = ("prompt", "completion", "rewards", "advantages")
@@ -135,10 +135,10 @@ class GenerationBatch:
     prompts: list[Any]
     completions: list[Any]
     rewards: dict[str, list[float]]
-    """By name; nan without a verdict."""
+    """Scores by the name of the reward; nan without a verdict."""
     advantages: list[float]
     weights: torch.Tensor
-    """Of the rewards, in their order."""
+    """Factors of the rewards in the total, in their order."""
     group_size: int
 
     @classmethod
@@ -208,7 +208,7 @@ class GRPOTrainer(Seam, trl.GRPOTrainer):
         return RolloutBatch([Rollout(*one) for one in each], rewards)
 
     def score(self, batch: RolloutBatch) -> dict[str, Any]:
-        """As `generate_and_score`, of completions and rewards that are there already: padding, advantages, the
+        """The tensors that the loss takes, of completions and rewards that are there already: padding, advantages, the
         reference's log-probabilities and every metric are TRL's, once a batch."""
         self._replayed = batch
         try:

@@ -28,7 +28,7 @@ GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 def trainer_kwargs(params: Params) -> dict[str, Any]:
-    """Of GRPOConfig, beside `use_vllm`; nothing without it."""
+    """Options of GRPOConfig beside `use_vllm`; none without it."""
     if not params.grpo.use_vllm:
         return {}
     return {f"vllm_{name}": getattr(params.launch.vllm, name) for name in TRLS}

@@ -30,7 +30,7 @@ WEIGHT_SYNC = (
     *("--weight-transfer-config", json.dumps({"backend": "nccl"})),
     *("--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1"),
 )
-"""With which a server takes new weights, and reports the probabilities that TRL's correction needs."""
+"""Options with which a server takes new weights, and reports the probabilities that TRL's correction needs."""
 
 SERVER = "POSTTRAIN_VLLM_SERVER"
 """Set while a server of grpo runs, for the processes below: it is theirs to use and not to start."""
