@@ -87,7 +87,7 @@ class Origin:
 
 
 def hardware(launch: Launch) -> dict[str, Any]:
-    """Hardware settings that change the last bits, as they are on this machine rather than as params leave them open."""
+    """Settings of hardware that change the last bits, as they are on this machine, with nothing left open."""
     import torch
 
     found = layout(launch)

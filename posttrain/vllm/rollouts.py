@@ -115,7 +115,7 @@ def require_gpus_apart(vllm: VLLM, visible: str | None) -> None:
 
 
 def interpreter(vllm: VLLM) -> str:
-    """Of the server's environment.
+    """The Python of the server's environment.
 
     Raises: InputError if there is none.
     """
