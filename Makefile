@@ -1,5 +1,9 @@
 # `make run` trains and evaluates the recipe of params.yaml; `make test` checks the code. Each sets up what it needs.
-PYTHON ?= python3.11
+PYTHONS := python3.11 python3.12 python3.13 python3
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+# 3.11 first: the CPU wheel of torch and the figures in the docs are for it. A name can be there and start nothing (pyenv).
+FOUND := $(shell for python in $(PYTHONS); do $$python -c '$(FITS)' >/dev/null 2>&1 && echo $$python && break; done)
+PYTHON ?= $(or $(FOUND),$(error no Python 3.11, 3.12 or 3.13 in PATH: install one, or name it, `make PYTHON=/path/to/python3.12`))
 VENV := .venv
 EVAL_VENV := .venv-lighteval
 VLLM_VENV := .venv-vllm
@@ -34,7 +38,7 @@ test-flows: setup
 crashes: setup
 	python -m tests.crashes
 
-lint: setup
+lint: $(VENV)/.complete
 	ruff format --check .
 	ruff check .
 	mypy
@@ -72,12 +76,14 @@ $(OWN_UV):
 	$(PYTHON) -m venv .posttrain/uv
 	.posttrain/uv/bin/python -m pip install --quiet uv
 
-# Locks name exact versions and no index. The CPU build of torch calls itself 2.13.0+cpu, which no index has.
-COMPILE = $(UV) pip compile --quiet --upgrade --prerelease disallow --python-version 3.11 \
+# Locks name exact versions and no index, one for all Pythons and platforms; markers say which line is for which. The CPU
+# build of torch calls itself 2.13.0+cpu, which no index has. `make lock UPGRADE=` moves only what has to: docs/pins.md
+UPGRADE = --upgrade
+COMPILE = $(UV) pip compile --quiet $(UPGRADE) --prerelease disallow --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-header --custom-compile-command "make lock"
 lock: | $(UV)
-	$(COMPILE) pyproject.toml --extra dev --output-file requirements/train.txt
-	$(COMPILE) requirements/lighteval.in --output-file requirements/lighteval.txt
+	$(COMPILE) pyproject.toml --extra dev --excludes requirements/cuda.in --output-file requirements/train.txt
+	$(COMPILE) requirements/lighteval.in --excludes requirements/cuda.in --output-file requirements/lighteval.txt
 	$(subst disallow,if-necessary,$(COMPILE)) requirements/vllm.in --output-file requirements/vllm.txt
 	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements/train.txt requirements/lighteval.txt requirements/vllm.txt
 
