@@ -1,6 +1,8 @@
 """The `posttrain` command: exit codes, messages, and a help that comes at once."""
 
+import importlib
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.cli import main
+from posttrain.params.schema import Params
 from posttrain.paths import EVALUATE_RESULTS, PARAMS, PREPARED
 from tests.conftest import PROJECT
 
@@ -96,6 +99,27 @@ def test_a_stage_that_works_exits_0_and_names_the_next(project: Path, capsys: py
     assert shown.err == ""
     assert shown.out.splitlines()[-1].endswith("next: posttrain sft")
     assert (PREPARED / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(("dataset", "code"), [("equations", 0), ("rows.jsonl", 2)])
+def test_after_a_stage_sigterm_means_what_it_meant_before(
+    project: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, code: int
+) -> None:
+    text = PARAMS.read_text(encoding="utf-8")
+    PARAMS.write_text(text.replace("  dataset: equations ", f"  dataset: {dataset} "), encoding="utf-8")
+    handlers = [signal.getsignal(signal.SIGTERM)]
+    prepare = importlib.import_module("stages.prepare")
+    run = prepare.run
+
+    def look(params: Params) -> None:
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        run(params)
+
+    monkeypatch.setattr(prepare, "run", look)
+    assert main(["prepare"]) == code
+    before, meanwhile = handlers
+    assert meanwhile is not before
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(("min_gain", "passed", "code"), [(0.2, True, 0), (0.2, False, 3), (None, True, 0)])
