@@ -48,6 +48,10 @@ bench-rewards: setup
 	python benchmarks/rewards.py agreement
 	python benchmarks/rewards.py hostile
 
+# Every stage and test starts processes that import torch: compiled once, here, and not in each of them where
+# PYTHONDONTWRITEBYTECODE is set.
+INSTALL = $(UV) pip install --quiet --compile-bytecode
+
 setup: $(VENV)/.complete $(EVAL_VENV)/.complete
 
 # An environment that trains and serves with vLLM, for a machine with GPUs: docs/vllm.md
@@ -56,19 +60,19 @@ vllm: $(VLLM_VENV)/.complete
 # The stamp is written last: a set-up that was interrupted is made again.
 $(VENV)/.complete: requirements/train.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --clear --python $(PYTHON) $(VENV)
-	$(UV) pip install --quiet --python $(VENV)/bin/python --requirement requirements/train.txt
+	$(INSTALL) --python $(VENV)/bin/python --requirement requirements/train.txt
 	$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --editable .
 	@touch $@
 
 # `pip install`, not `sync`: on a machine with a GPU, torch brings packages that a lock made for the CPU does not list.
 $(EVAL_VENV)/.complete: requirements/lighteval.txt | $(UV)
 	$(UV) venv --quiet --clear --python $(PYTHON) $(EVAL_VENV)
-	$(UV) pip install --quiet --python $(EVAL_VENV)/bin/python --requirement requirements/lighteval.txt
+	$(INSTALL) --python $(EVAL_VENV)/bin/python --requirement requirements/lighteval.txt
 	@touch $@
 
 $(VLLM_VENV)/.complete: requirements/vllm.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --clear --python $(PYTHON) $(VLLM_VENV)
-	$(UV) pip install --quiet --python $(VLLM_VENV)/bin/python --requirement requirements/vllm.txt
+	$(INSTALL) --python $(VLLM_VENV)/bin/python --requirement requirements/vllm.txt
 	$(UV) pip install --quiet --python $(VLLM_VENV)/bin/python --no-deps --editable .
 	@touch $@
 
