@@ -13,14 +13,25 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run test test-distributed test-flows chaos crashes setup vllm lint lock clean bench-rewards
+.PHONY: run test-fast test test-slow test-distributed test-flows chaos crashes setup vllm lint lock clean bench-rewards
 
 run: setup
 	dvc repro
 	posttrain gate
 
+TEST = pytest --numprocesses 2
+
+# While you work: functions and the tree.
+test-fast: setup
+	$(TEST) tests/unit tests/contract
+
+# Before you propose a change.
 test: setup
-	pytest --numprocesses 2
+	$(TEST)
+
+# What takes longest: with `make test` it is all that CI runs.
+test-slow: setup
+	$(TEST) -m slow
 
 # Two dozen SIGKILLs at random moments of sft and grpo; a few minutes. A shorter form is in `make test`.
 chaos: setup

@@ -20,8 +20,8 @@ from tests.forks import hashes, workspace
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
-SLOW = pytest.mark.slow
-STRATEGIES = [pytest.param("ddp", marks=SLOW), pytest.param("zero2", marks=SLOW), "zero3"]
+EXHAUSTIVE = pytest.mark.exhaustive
+STRATEGIES = [pytest.param("ddp", marks=EXHAUSTIVE), pytest.param("zero2", marks=EXHAUSTIVE), "zero3"]
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear", "quantize_4bit": False}
 
 # What killed it, and the exit code. A crash is a fault of the program, a rank that was killed may be started again.
@@ -116,7 +116,7 @@ def assert_plain(folder: Path, like: Path, within: float) -> None:
     assert manifests[0]["model"] == manifests[1]["model"]
 
 
-@pytest.mark.parametrize("kill", [kill if kill in BY_DEFAULT else pytest.param(kill, marks=SLOW) for kill in KILLS])
+@pytest.mark.parametrize("kill", [kill if kill in BY_DEFAULT else pytest.param(kill, marks=EXHAUSTIVE) for kill in KILLS])
 def test_nothing_is_left_running_and_the_exit_code_says_why(kill: str, one: Path, tmp_path: Path) -> None:
     root = copy_of(one, tmp_path, "grpo")
     run = Launched(root, "grpo", "ddp", checkpoint_every_s=0)
@@ -129,7 +129,7 @@ def test_nothing_is_left_running_and_the_exit_code_says_why(kill: str, one: Path
     assert "goes on after step" in finish(root, "grpo", "ddp")
 
 
-@SLOW
+@EXHAUSTIVE
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
 def test_adapters_are_merged(strategy: str, tmp_path: Path) -> None:
     root = workspace(tmp_path, {"launch": {"threads": 1}, "model": {"lora": LORA}})
@@ -142,7 +142,7 @@ def test_adapters_are_merged(strategy: str, tmp_path: Path) -> None:
     assert_plain(root / "models/sft", like=one, within=1e-4)
 
 
-@SLOW
+@EXHAUSTIVE
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
 def test_bfloat16_with_master_weights_is_published_in_the_dtype_of_params(strategy: str, tmp_path: Path) -> None:
     root = workspace(tmp_path, {"launch": {"threads": 1, "mixed_precision": "bf16"}, "model": {"dtype": "bfloat16"}})
@@ -151,7 +151,7 @@ def test_bfloat16_with_master_weights_is_published_in_the_dtype_of_params(strate
     assert AutoModelForCausalLM.from_pretrained(root / "models/sft").dtype == torch.bfloat16
 
 
-@SLOW
+@EXHAUSTIVE
 def test_two_machines_find_each_other(one: Path, tmp_path: Path) -> None:
     root = copy_of(one, tmp_path, "sft", "grpo")
     machines = [

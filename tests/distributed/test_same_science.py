@@ -13,8 +13,8 @@ import pytest
 
 from tests.forks import Run, workspace
 
-SLOW = pytest.mark.slow
-PASSES = ((1, 2), (2, 4), pytest.param(4, 2, marks=SLOW), pytest.param(8, 1, marks=SLOW))
+EXHAUSTIVE = pytest.mark.exhaustive
+PASSES = ((1, 2), (2, 4), pytest.param(4, 2, marks=EXHAUSTIVE), pytest.param(8, 1, marks=EXHAUSTIVE))
 """Processes, and sequences a pass at most; compared with one process and passes of 8."""
 MEANS_OF_MEANS = {"token_accuracy", "entropy"}
 """What TRL logs of SFT: the mean over passes of the mean over their tokens, of which passes have unequal numbers."""
