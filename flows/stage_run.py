@@ -45,6 +45,7 @@ TAIL_LINES = 15
 
 COOKIE = "POSTTRAIN_STAGE_RUN"
 BIN = "POSTTRAIN_BIN"
+PACKAGE = "trl"  # of the packages that a stage needs, the one that no environment has by chance
 POLL_S = 0.1
 GRACE_S = 4.0  # from SIGTERM to SIGKILL: a launcher stops its workers, a short step ends and is saved
 CLEAN_UP_S = 5.0  # for dvc to clear its rwlock when its command has been killed
@@ -113,7 +114,7 @@ def dvc_repro(stage: str, root: Path, options: Sequence[str]) -> Iterator[subpro
     with subprocess.Popen(
         command,
         cwd=root,
-        env=environment(root, cookie),
+        env=environment(cookie),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -147,19 +148,14 @@ def start_watchdog(cookie: str, dvc: int = 0) -> subprocess.Popen[bytes]:
     )
 
 
-def environment(root: Path, cookie: str) -> dict[str, str]:
-    """Ours, with the stages' commands first in PATH, unbuffered, and a mark that every descendant inherits.
+def environment(cookie: str) -> dict[str, str]:
+    """Ours, with the `python` of the stages first in PATH, unbuffered, and a mark that every descendant inherits.
 
-    Raises: InputError if POSTTRAIN_BIN has no commands
+    Raises: InputError if POSTTRAIN_BIN is no environment that stages can run in
     """
     path = os.pathsep.join([str(commands()), os.environ.get("PATH", os.defpath)])
-    # An editable install of another folder, such as the one that a worktree is of, would run that folder's code.
-    code = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     # SPT_NOENV: setproctitle, which vLLM's and Ray's workers use, else overwrites the environment that the mark is in.
-    return {
-        **{**os.environ, "PATH": path, "PYTHONPATH": code},
-        **{"PYTHONUNBUFFERED": "1", "SPT_NOENV": "1", COOKIE: cookie},
-    }
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "SPT_NOENV": "1", COOKIE: cookie}
 
 
 def commands() -> Path:
@@ -167,14 +163,23 @@ def commands() -> Path:
     given = os.environ.get(BIN)
     if not given:
         return Path(sys.executable).parent
-    if not (Path(given) / "posttrain").is_file():
+    folder = Path(given).absolute()
+    if not has_packages(folder / "python"):
         raise InputError(
             BIN,
             got=given,
-            wanted="the folder of an environment's commands, `posttrain` among them",
+            wanted=f"the folder of an environment's commands: a `python` that has {PACKAGE}",
             do="such as .venv-vllm/bin, which `make vllm` makes; or unset it",
         )
-    return Path(given).absolute()
+    return folder
+
+
+def has_packages(python: Path) -> bool:
+    """Whether a Python has what stages import; the code is that of the folder in which it runs."""
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({PACKAGE!r}) is None)"
+    return (
+        os.access(python, os.X_OK) and subprocess.run([python, "-c", code], stderr=subprocess.DEVNULL).returncode == 0
+    )
 
 
 def mark(root: Path) -> str:

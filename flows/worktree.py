@@ -23,7 +23,7 @@ from flows.lock import held
 from posttrain.errors import InputError
 from posttrain.graph import given_inputs, small_files
 from posttrain.params.recipes import merged
-from posttrain.paths import GRAPH, LIGHTEVAL_ENVIRONMENT, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORKTREES
+from posttrain.paths import GRAPH, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORKTREES
 
 # Git's and DVC's own references are shared by all worktrees: one at a time.
 REFERENCES_LOCK = LOCKS / "references.lock"
@@ -127,8 +127,6 @@ def link_inputs(root: Path, tree: Path) -> None:
             for name in [*files, *(name for name in folders if (Path(folder) / name).is_symlink())]:
                 if not (target / name).exists():
                     (target / name).symlink_to((Path(folder) / name).resolve())
-    if (root / LIGHTEVAL_ENVIRONMENT).exists() and not (tree / LIGHTEVAL_ENVIRONMENT).exists():
-        (tree / LIGHTEVAL_ENVIRONMENT).symlink_to((root / LIGHTEVAL_ENVIRONMENT).resolve())
 
 
 def save(root: Path, tree: Path, name: str, stages: Sequence[str]) -> None:

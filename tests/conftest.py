@@ -22,6 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 ROOT = Path(__file__).parents[1]
 PROJECT = {"params.yaml", "dvc.yaml"}
 LONG = {folder: place for place, folder in enumerate(("pipeline", "distributed", "flows"))}
+ALONE = {"test_resume", "test_own_code", "test_relock"}
 ParamsWith = Callable[[dict[str, Any]], Params]
 
 
@@ -35,7 +36,7 @@ class Together(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.partition("::")[0])
-        shared = file.parent.name == "pipeline" and file.stem != "test_resume"
+        shared = file.parent.name == "pipeline" and file.stem not in ALONE
         return "pipeline" if shared else str(file)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,15 @@ def spec(params: Params, problems: list[dict[str, str]], folder: Path) -> dict[s
 
 
 def lighteval_python() -> Path:
-    """The interpreter of lighteval's environment; LIGHTEVAL_PYTHON overrides where it is.
+    """The interpreter of lighteval's environment: LIGHTEVAL_PYTHON, else that of the working folder, else the one
+    beside the environment that runs, for a worktree or DVC's temporary workspace, which git makes without either.
 
     Raises: InputError naming the command that makes the environment.
     """
-    python = Path(os.environ.get("LIGHTEVAL_PYTHON", paths.LIGHTEVAL_ENVIRONMENT / "bin" / "python"))
+    named = os.environ.get("LIGHTEVAL_PYTHON")
+    folders = (paths.LIGHTEVAL_ENVIRONMENT, Path(sys.prefix).parent / paths.LIGHTEVAL_ENVIRONMENT)
+    candidates = [Path(named)] if named else [folder / "bin" / "python" for folder in folders]
+    python = next((path for path in candidates if os.access(path, os.X_OK)), candidates[0])
     if not os.access(python, os.X_OK):
         raise InputError(
             str(python),

@@ -33,17 +33,22 @@ def stage_with(script: str, *arguments: str) -> dict[str, Any]:
 
 def test_stages_can_run_in_an_environment_of_their_own(dvc_project, tmp_path, monkeypatch):
     """Such as that of vLLM, which has no Prefect; DVC is the one of this Python."""
-    root = dvc_project({"sft": {"cmd": "posttrain sft > out.txt", "deps": ["in.txt"], "outs": ["out.txt"]}})
+    stage = {"cmd": "python -m posttrain sft > out.txt", "deps": ["in.txt"], "outs": ["out.txt"]}
+    root = dvc_project({"sft": stage})
     own = tmp_path / "own/bin"
     own.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POSTTRAIN_BIN", "own/bin")
     with pytest.raises(InputError, match="make vllm"):
         run_stage("sft", root, ignore)
-    (own / "posttrain").write_text("#!/bin/sh\necho our own $1\n")
-    (own / "posttrain").chmod(0o755)
+    python = own / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(InputError, match="a `python` that has trl"):
+        run_stage("sft", root, ignore)
+    python.write_text(f'#!/bin/sh\n[ "$1" != -c ] || exec {sys.executable} "$@"\necho our own $@\n')
     run_stage("sft", root, ignore)
-    assert (root / "out.txt").read_text() == "our own sft\n"
+    assert (root / "out.txt").read_text() == "our own -m posttrain sft\n"
 
 
 def test_outcomes_are_those_of_dvc(dvc_project):

@@ -1,5 +1,6 @@
 """A clone of the working tree in which the pipeline has run once, on a recipe of seconds."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -8,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from posttrain.params.file import read_yaml
 from tests.clone import copy_project
 
 ROOT = Path(__file__).parents[2]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+POSTTRAIN = ("python", "-m", "posttrain")
+"""The command with the code of a clone: the environment was made for the repository."""
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +27,23 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+def outs(root: Path) -> dict[str, str]:
+    """The sha256 of every file of every out, metric and plot of dvc.yaml."""
+    found = {}
+    for stage in read_yaml(root / "dvc.yaml")["stages"].values():
+        for item in (item for kind in ("outs", "metrics", "plots") for item in stage.get(kind, [])):
+            out = root / (next(iter(item)) if isinstance(item, dict) else item)
+            files = [out] if out.is_file() else sorted(path for path in out.rglob("*") if path.is_file())
+            assert files, out
+            found |= {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return found
+
+
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """What a command in a clone runs with."""
     return {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONPATH": str(folder),  # the clone's own code, not that of the editable install
-        "LIGHTEVAL_PYTHON": os.environ.get("LIGHTEVAL_PYTHON", str(ROOT / ".venv-lighteval/bin/python")),
         "DVC_SITE_CACHE_DIR": str(folder.with_name(f"{folder.name}-site-cache")),
         **{f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
         **more,
@@ -47,14 +61,19 @@ def runner(folder: Path, **more: str) -> Run:
     return run
 
 
-@pytest.fixture(scope="session")
-def run(clone: Path) -> Run:
-    """Run a command in the clone."""
-    run = runner(clone)
-    for command in (["git", "init", "-q"], ["posttrain", "recipe", "seconds"], ["git", "add", "-A"]):
+def initialised(folder: Path) -> Run:
+    """A repository of its own for a copy of the project, with the recipe of seconds."""
+    run = runner(folder)
+    for command in (["git", "init", "-q"], [*POSTTRAIN, "recipe", "seconds"], ["git", "add", "-A"]):
         assert run(*command).returncode == 0
     assert run("git", "commit", "-qm", "clone").returncode == 0
     return run
+
+
+@pytest.fixture(scope="session")
+def run(clone: Path) -> Run:
+    """Run a command in the clone."""
+    return initialised(clone)
 
 
 @pytest.fixture(scope="session")

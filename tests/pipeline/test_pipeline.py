@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import uuid
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
-from tests.pipeline.conftest import Run, environment
+from tests.pipeline.conftest import POSTTRAIN, Run, environment, outs
 from tests.processes import processes, wait
 
 Done = "subprocess.CompletedProcess[str]"
@@ -81,11 +83,11 @@ def test_a_single_stage_gives_the_same_bytes_as_repro(repro: Done, run: Run, clo
     assert git_ignores
     for stage, folder in (("prepare", "data/prepared"), ("sft", "models/sft"), ("grpo", "models/grpo")):
         before = hashes(clone / folder)
-        done = run("posttrain", stage)
+        done = run(*POSTTRAIN, stage)
         assert done.returncode == 0, done.stderr
         assert hashes(clone / folder) == before
     assert "up to date" in run("dvc", "status").stdout
-    assert run("posttrain", "report").returncode == 0
+    assert run(*POSTTRAIN, "report").returncode == 0
     assert set((clone / "results").rglob(".gitignore")) == git_ignores
 
 
@@ -110,7 +112,7 @@ def test_dvc_shows_metrics_plots_and_parameters(repro: Done, run: Run, clone: Pa
 
 
 def test_an_experiment_reruns_what_its_change_touches(repro: Done, run: Run, clone: Path) -> None:
-    before = hashes(clone / "models/grpo")
+    before, made = hashes(clone / "models/grpo"), outs(clone)
     run("git", "add", "-A")
     assert run("git", "commit", "-qm", "results").returncode == 0
     done = run("dvc", "exp", "run", "-n", "more", "-S", "grpo.num_generations=4")
@@ -121,22 +123,73 @@ def test_an_experiment_reruns_what_its_change_touches(repro: Done, run: Run, clo
     assert after["model.safetensors"] != before["model.safetensors"]
     assert len(set(kl_of(run("dvc", "exp", "show", "--json").stdout).values())) == 2  # HEAD and the experiment
 
+    back(run, clone, made, ["grpo", "evaluate", "report"])
+    assert run("git", "status", "--porcelain").stdout == ""
+
     def restored() -> None:
         assert run("dvc", "checkout", "-q").returncode == 0
         assert hashes(clone / "models/grpo") == before
-        assert run("posttrain", "verify").returncode == 0
+        assert run(*POSTTRAIN, "verify").returncode == 0
 
-    assert run("git", "checkout", "-q", ".").returncode == 0
-    restored()
     assert run("dvc", "exp", "apply", "more").returncode == 0
     assert "num_generations: 4" in (clone / "params.yaml").read_text()
     assert hashes(clone / "models/grpo") == after
-    assert run("posttrain", "verify").returncode == 0
+    assert run(*POSTTRAIN, "verify").returncode == 0
     run("git", "add", "-A")
     assert run("git", "commit", "-qm", "applied").returncode == 0
     assert run("git", "reset", "-q", "--hard", "HEAD~1").returncode == 0
-    assert run("posttrain", "verify").returncode == 2  # the models of one commit, the params of another
+    assert run(*POSTTRAIN, "verify").returncode == 2  # the models of one commit, the params of another
     restored()
+
+
+def back(run: Run, clone: Path, made: dict[str, str], stages: list[str]) -> None:
+    """To the params of the commit: DVC restores these stages, runs none, and every out is as it was made."""
+    assert run("git", "checkout", "-q", "params.yaml").returncode == 0
+    done = run("dvc", "repro")
+    assert done.returncode == 0, done.stderr
+    assert "Running stage" not in done.stdout
+    assert re.findall(r"Stage '(\w+)' is cached - skipping run, checking out outputs", done.stdout) == stages
+    assert outs(clone) == made
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({"prepare": {"test_frac": 0.3}, "sft": {"max_steps": 5}}, ["prepare", "sft"]),
+        ({"report": {"num_samples": 1}}, ["report"]),
+    ],
+)
+def test_params_that_were_there_before_run_nothing(
+    repro: Done, run: Run, clone: Path, changes: dict[str, dict[str, Any]], stages: list[str]
+) -> None:
+    """Of grpo and evaluate, the tests of experiments see it."""
+    made = outs(clone)
+    set_params(clone, changes)
+    there = run("dvc", "repro", stages[-1])
+    assert there.returncode == 0, there.stderr
+    assert re.findall(r"Running stage '(\w+)'", there.stdout) == stages
+    assert set(outs(clone).items()) - set(made.items())
+    back(run, clone, made, stages)
+
+
+def set_params(folder: Path, changes: dict[str, dict[str, Any]]) -> None:
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    for section, keys in changes.items():
+        params[section].update(keys)
+    yaml.dump(params, folder / "params.yaml")
+
+
+def test_an_experiment_in_a_temporary_folder_gets_to_the_end(repro: Done, run: Run, clone: Path) -> None:
+    """DVC's queue runs in such folders too; what git ignores, lighteval's environment among it, is not there."""
+    made = outs(clone)
+    done = run("dvc", "exp", "run", "--temp", "-n", "apart", "-S", "evaluate.temperature=0.5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"Running stage '(\w+)'", done.stdout) == ["evaluate", "report"]
+    assert outs(clone) == made
+    assert run("dvc", "exp", "apply", "apart").returncode == 0
+    assert outs(clone) != made
+    back(run, clone, made, ["evaluate", "report"])
 
 
 def kl_of(shown: str) -> dict[str, float]:
@@ -149,7 +202,7 @@ def kl_of(shown: str) -> dict[str, float]:
 def test_a_stage_before_its_input_says_what_to_run(repro: Done, run: Run, clone: Path) -> None:
     aside = clone.with_name("aside")
     (clone / "models/sft").rename(aside)
-    done = run("posttrain", "grpo")
+    done = run(*POSTTRAIN, "grpo")
     aside.rename(clone / "models/sft")
     assert done.returncode == 2
     assert "models/sft" in done.stderr
@@ -162,7 +215,7 @@ def test_a_half_written_model_is_refused_and_nothing_touched(repro: Done, run: R
     text = manifest.read_text()
     before = hashes(clone / "models/grpo")
     manifest.unlink()
-    done = run("posttrain", "grpo")
+    done = run(*POSTTRAIN, "grpo")
     manifest.write_text(text)
     assert done.returncode == 2
     assert "half-written" in done.stderr
@@ -195,7 +248,7 @@ def test_an_ended_evaluation_leaves_no_process(repro: Done, run: Run, clone: Pat
     def lighteval() -> dict[int, str]:
         return processes(mark=f"POSTTRAIN_TEST_RUN={mark}", command="lighteval_runner.py")
 
-    process = subprocess.Popen(["posttrain", "evaluate"], cwd=clone, env=marked, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*POSTTRAIN, "evaluate"], cwd=clone, env=marked, stdout=subprocess.DEVNULL)
     wait(lambda: len(lighteval()) == 2, 120)  # with its keeper
     process.send_signal(number)
     assert process.wait(30) == (128 + number if number == signal.SIGTERM else -number)

@@ -1,6 +1,5 @@
 """A result moves to another clone over a remote and is whole there; the same commit gives the same bytes again."""
 
-import hashlib
 import importlib.util
 import signal
 import socket
@@ -13,23 +12,11 @@ from pathlib import Path
 import pytest
 
 from posttrain.params.file import read_yaml
-from tests.pipeline.conftest import Run, runner
+from tests.pipeline.conftest import POSTTRAIN, Run, outs, runner
 
 Done = "subprocess.CompletedProcess[str]"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 S3_NEEDS = [name for name in ("dvc_s3", "moto", "flask") if importlib.util.find_spec(name) is None]
-
-
-def outs(root: Path) -> dict[str, str]:
-    """The sha256 of every file of every out, metric and plot of dvc.yaml."""
-    found = {}
-    for stage in read_yaml(root / "dvc.yaml")["stages"].values():
-        for item in (item for kind in ("outs", "metrics", "plots") for item in stage.get(kind, [])):
-            out = root / (next(iter(item)) if isinstance(item, dict) else item)
-            files = [out] if out.is_file() else sorted(path for path in out.rglob("*") if path.is_file())
-            assert files, out
-            found |= {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return found
 
 
 @pytest.fixture
@@ -87,21 +74,21 @@ def moves(clone: Path, target: Path, remote: str, address: str | None, **more: s
         assert run("dvc", "remote", "add", "--local", "-f", "-d", "store", remote).returncode == 0
         if address is not None:
             assert run("dvc", "remote", "modify", "--local", "store", "endpointurl", address).returncode == 0
-    missing = there("posttrain", "verify")
+    missing = there(*POSTTRAIN, "verify")
     assert missing.returncode == 2
     assert "missing models/grpo/manifest.json" in missing.stdout
     for run, verb in ((here, "push"), (there, "pull")):
         done = run("dvc", verb)
         assert done.returncode == 0, done.stdout + done.stderr
     assert outs(target) == outs(clone)
-    verified = there("posttrain", "verify")
+    verified = there(*POSTTRAIN, "verify")
     assert verified.returncode == 0, verified.stdout
     assert "0 changed, 0 missing" in verified.stdout
-    assert there("posttrain", "verify", "results/evaluate").returncode == 0
+    assert there(*POSTTRAIN, "verify", "results/evaluate").returncode == 0
     again = there("dvc", "repro")
     assert again.returncode == 0, again.stderr
     assert "Running stage" not in again.stdout
-    tree = there("posttrain", "lineage").stdout
+    tree = there(*POSTTRAIN, "lineage").stdout
     assert "└─ results/evaluate | manifest " in tree
     assert "made from another" not in tree
 

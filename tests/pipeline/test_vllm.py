@@ -10,7 +10,7 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 
-from tests.pipeline.conftest import ROOT, Run, runner
+from tests.pipeline.conftest import POSTTRAIN, ROOT, Run, runner
 from tests.unit.test_vllm import free_port
 
 GREEDY = {"num_samples": 1, "temperature": 0.0}
@@ -59,8 +59,8 @@ def test_a_server_gives_what_transformers_gives(
 def evaluated(run: Run, folder: Path, use_vllm: bool) -> tuple[str, str, dict[str, dict[str, str]]]:
     """Samples, metrics and manifest of `posttrain evaluate`."""
     write_recipe(folder, use_vllm)
-    assert run("posttrain", "recipe", "greedy").returncode == 0
-    done = run("posttrain", "evaluate")
+    assert run(*POSTTRAIN, "recipe", "greedy").returncode == 0
+    done = run(*POSTTRAIN, "evaluate")
     assert done.returncode == 0, done.stderr
     texts = [(folder / RESULTS / name).read_text() for name in ("samples.jsonl", "metrics.json", "manifest.json")]
     return texts[0], texts[1], json.loads(texts[2])

@@ -291,6 +291,7 @@ def interpreter(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 def test_no_environment_names_the_command_that_makes_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIGHTEVAL_PYTHON", raising=False)
+    monkeypatch.setattr(sys, "prefix", str(project / "nowhere/.venv"))
     with pytest.raises(InputError, match="make setup") as caught:
         lighteval_python()
     assert caught.value.where == ".venv-lighteval/bin/python"
@@ -298,6 +299,26 @@ def test_no_environment_names_the_command_that_makes_it(project: Path, monkeypat
     with pytest.raises(InputError, match="make setup") as caught:
         run_lighteval({}, project, 5)
     assert caught.value.where == "/nowhere/python"
+
+
+def test_the_environment_is_that_of_the_folder_else_the_one_beside_what_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(folder: Path) -> Path:
+        python = folder / ".venv-lighteval/bin/python"
+        python.parent.mkdir(parents=True)
+        python.touch(mode=0o755)
+        return python
+
+    monkeypatch.setattr(sys, "prefix", str(project / "elsewhere/.venv"))
+    monkeypatch.delenv("LIGHTEVAL_PYTHON", raising=False)
+    beside = made(project / "elsewhere")
+    assert lighteval_python() == beside
+    own = made(project)
+    assert lighteval_python() == own
+    named = made(project / "named")
+    monkeypatch.setenv("LIGHTEVAL_PYTHON", str(named))
+    assert lighteval_python() == named
 
 
 def test_the_spec_tells_the_runner_everything(project: Path, params_with: ParamsWith) -> None:
