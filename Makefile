@@ -13,11 +13,15 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run test-fast test test-slow test-distributed test-flows chaos crashes setup vllm lint lock clean bench-rewards
+.PHONY: run relock test-fast test test-slow test-distributed test-flows chaos crashes setup vllm lint lock clean bench-rewards
 
 run: setup
 	dvc repro
 	posttrain gate
+
+# After a change of comments: dvc.lock for the code that is here, without a run. Refused if anything else changed.
+relock: setup
+	posttrain relock
 
 TEST = pytest --numprocesses 2
 

@@ -11,10 +11,9 @@ import tempfile
 from pathlib import Path
 
 from flows.command import git
-from flows.receipt import LOCK
 from posttrain.errors import InputError
 from posttrain.graph import small_files
-from posttrain.paths import PARAMS
+from posttrain.paths import LOCK, PARAMS
 
 
 def commit_of(root: Path) -> str:

@@ -22,9 +22,8 @@ from flows import command
 from flows.stage_run import TAIL_LINES
 from posttrain.errors import InputError
 from posttrain.graph import graph, made_inputs, small_files
-from posttrain.paths import PARAMS
+from posttrain.paths import LOCK, PARAMS
 
-LOCK = Path("dvc.lock")
 MISSING = ("deleted", "not in cache")
 
 Say = Callable[[str], None]

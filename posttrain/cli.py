@@ -103,6 +103,8 @@ def parser() -> argparse.ArgumentParser:
     verify.set_defaults(run=run_verify)
     text = "the tree from the data to the evaluation, with the metrics at each node"
     commands.add_parser("lineage", help=text, description=text).set_defaults(run=run_lineage)
+    text = "dvc.lock for code whose comments changed, so that no stage runs again; exit code 2 if anything else did"
+    commands.add_parser("relock", help=text, description=text).set_defaults(run=run_relock)
     text = "merge a recipe into params.yaml; without a name, list them"
     recipe = commands.add_parser("recipe", help=text, description=text)
     recipe.add_argument("name", nargs="?", metavar="NAME")
@@ -246,6 +248,12 @@ def run_lineage(arguments: argparse.Namespace) -> None:
     from posttrain.commands.lineage import lineage
 
     lineage()
+
+
+def run_relock(arguments: argparse.Namespace) -> None:
+    from posttrain.commands.relock import relock
+
+    relock()
 
 
 def run_recipe(arguments: argparse.Namespace) -> None:

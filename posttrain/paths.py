@@ -4,6 +4,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 GRAPH = Path("dvc.yaml")
+LOCK = Path("dvc.lock")
 RECIPES = Path("recipes")
 
 SOURCE_DATA = Path("data/source")
