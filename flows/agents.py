@@ -40,7 +40,7 @@ from flows.receipt import Receipt
 from flows.stage_run import StageRun
 from posttrain.errors import InputError, PosttrainError
 from posttrain.graph import stage_names
-from posttrain.params.recipes import merged
+from posttrain.params.recipes import overlaid
 from posttrain.paths import PARAMS
 
 P = ParamSpec("P")
@@ -89,7 +89,7 @@ def chain(stages: list[str] | None = None, recipe: str | None = None, set: dict[
     commit = commit_of(root)
     done = receipt.whole(root)
     # Of the commit, for this clone may have those of the last run.
-    done["files"][str(PARAMS)] = merged(recipe, set or {}, committed_text(PARAMS, root))
+    done["files"][str(PARAMS)] = overlaid(recipe, set or {}, committed_text(PARAMS, root))
     log.info("params.yaml of commit %s, recipe %s, other params %s", commit[:10], recipe, set)
     publish("start", done)
     runs: list[StageRun] = []

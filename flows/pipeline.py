@@ -39,7 +39,7 @@ from flows.worktree import Workspace, workspace
 from posttrain.errors import EXIT_RETRY, InputError, PosttrainError
 from posttrain.graph import graph, stage_names
 from posttrain.params.file import read_yaml
-from posttrain.params.recipes import merged
+from posttrain.params.recipes import overlaid
 from posttrain.paths import LOCKS, PARAMS, REPORT, REPORTS
 
 Setting = bool | int | float | str | list[Any] | dict[str, Any] | None
@@ -191,7 +191,7 @@ def parameters_of(argv: Sequence[str]) -> dict[str, Any]:
     stages = chosen(given.stages or None, stage_names(Path.cwd()))
     changes = dict(map(setting, given.set))
     if given.recipe or changes:
-        merged(given.recipe, changes)
+        overlaid(given.recipe, changes)
     force = given.force or given.force is not None
     forced_of(force, stages)
     return {"stages": stages, "recipe": given.recipe, "set": changes, "force": force, "timeout_s": given.timeout_s}

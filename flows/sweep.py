@@ -28,7 +28,7 @@ from flows.pipeline import Setting, chosen, setting, start_server
 from flows.worktree import committed, experiment_name
 from posttrain.errors import InputError, PosttrainError
 from posttrain.graph import stage_names
-from posttrain.params.recipes import merged
+from posttrain.params.recipes import overlaid
 from posttrain.paths import EVALUATE_RESULTS
 
 INTERVAL = ("pass@1_low", "pass@1", "pass@1_high")
@@ -96,7 +96,7 @@ def named(points: Sequence[dict[str, Setting]], commit: str, recipe: str | None)
 
     Raises: InputError if the params of a point are not valid.
     """
-    found = [Point(experiment_name(commit, merged(recipe, point), recipe, point), point) for point in points]
+    found = [Point(experiment_name(commit, overlaid(recipe, point), recipe, point), point) for point in points]
     return list({point.experiment: point for point in found}.values())
 
 

@@ -22,7 +22,7 @@ from flows.command import dvc, git
 from flows.lock import held
 from posttrain.errors import InputError
 from posttrain.graph import given_inputs, small_files
-from posttrain.params.recipes import merged
+from posttrain.params.recipes import overlaid
 from posttrain.paths import GRAPH, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORKTREES
 
 # Git's and DVC's own references are shared by all worktrees: one at a time.
@@ -51,7 +51,7 @@ def workspace(
     if recipe is None and not changes:
         yield Workspace(root, None)
         return
-    commit, params = committed(root), merged(recipe, changes)
+    commit, params = committed(root), overlaid(recipe, changes)
     name = experiment_name(commit, params, recipe, changes)
     with held(root / LOCKS / f"{name}.lock", on_line):
         tree = root / WORKTREES / name

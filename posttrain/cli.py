@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("lineage", help=text, description=text).set_defaults(run=run_lineage)
     text = "dvc.lock for code whose comments changed, so that no stage runs again; exit code 2 if anything else did"
     commands.add_parser("relock", help=text, description=text).set_defaults(run=run_relock)
-    text = "merge a recipe into params.yaml; without a name, list them"
+    text = "give params.yaml the values of a recipe; without a name, list them"
     recipe = commands.add_parser("recipe", help=text, description=text)
     recipe.add_argument("name", nargs="?", metavar="NAME")
     recipe.set_defaults(run=run_recipe)
@@ -267,4 +267,4 @@ def run_recipe(arguments: argparse.Namespace) -> None:
             print(f"{name:{width}} {title}")
         return
     apply_recipe(arguments.name)
-    print(f"recipe | merged {arguments.name} into {PARAMS} | next: dvc repro")
+    print(f"recipe | {PARAMS} has the values of {arguments.name} | next: dvc repro")

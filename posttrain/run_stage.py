@@ -16,7 +16,8 @@ from posttrain.launch import layout
 from posttrain.launch.supervisor import supervise
 from posttrain.outputs.checkpoints import only_run
 from posttrain.params.file import load_params
-from posttrain.params.schema import Launch, Params
+from posttrain.params.launch import Launch
+from posttrain.params.schema import Params
 from posttrain.paths import PARAMS
 from posttrain.processes.signals import sigterm_exits
 from posttrain.vllm.server import rollout_server

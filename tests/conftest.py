@@ -92,7 +92,7 @@ def params_with() -> ParamsWith:
             *sections, key = dotted.split(".")
             section = data
             for name in sections:
-                section = section[name]
+                section = section.setdefault(name, {})
             section[key] = value
         return check_params(data, Path("params.yaml"))
 

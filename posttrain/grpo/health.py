@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from posttrain.params.schema import Health, Params
+from posttrain.params.health import Health
+from posttrain.params.schema import Params
 
 Row = Mapping[str, float]
 """A row of results/grpo/curve.tsv, under the names there; a column that was not logged is missing."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.launch.layout import DEEPSPEED, Layout, layout
-from posttrain.params.schema import Launch
+from posttrain.params.launch import Launch
 from posttrain.paths import LAUNCH_CONFIGS
 
 

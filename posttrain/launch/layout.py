@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from posttrain.errors import InputError
-from posttrain.params.schema import Launch
+from posttrain.params.launch import Launch
 
 SHARED = ("sft", "grpo")
 """Stages that several processes share."""

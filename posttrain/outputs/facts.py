@@ -27,7 +27,8 @@ from typing import Any
 from posttrain.graph import graph
 from posttrain.launch.layout import layout
 from posttrain.outputs.manifest import MANIFEST, files_of, sha256, sha256_all
-from posttrain.params.schema import Launch, Params
+from posttrain.params.launch import Launch
+from posttrain.params.schema import Params
 from posttrain.paths import BASE_MODELS, EVALUATE_RESULTS, GRPO_MODEL, OWN_REWARDS, PREPARED, SFT_MODEL, SOURCE_DATA
 
 FORMAT = 2

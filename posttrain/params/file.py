@@ -12,10 +12,15 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from posttrain.errors import InputError
-from posttrain.params.schema import CustomReward, Launch, Params, Rewards, Section
+from posttrain.params.launch import Launch
+from posttrain.params.rewards import CustomReward, Rewards
+from posttrain.params.schema import Params
+from posttrain.params.section import Section
 
 LAUNCH_VARIABLES = "POSTTRAIN_LAUNCH_"
 """Beginning of the environment variables that stand in for keys of `launch` on one machine."""
+
+NO_DEFAULTS = "the schema has no defaults but those of `launch` and `grpo.health`"
 
 
 def load_params(path: Path) -> Params:
@@ -35,10 +40,10 @@ def load_params(path: Path) -> Params:
     return params.model_copy(update={"launch": launch})
 
 
-def merged(section: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Mappings key by key, everything else replaced."""
-    both = {key for key, value in changes.items() if isinstance(value, dict) and isinstance(section.get(key), dict)}
-    return {**section, **changes, **{key: {**section[key], **changes[key]} for key in both}}
+def merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings key by key, everything else the overlay's where it has it."""
+    both = {key for key, value in overlay.items() if isinstance(value, dict) and isinstance(base.get(key), dict)}
+    return {**base, **overlay, **{key: merged(base[key], overlay[key]) for key in both}}
 
 
 def launch_of(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -115,7 +120,7 @@ def check_params(data: dict[str, Any], path: Path) -> Params:
     raise InputError(
         str(path),
         got=f"{len(problems)} wrong keys\n          " + "\n          ".join(lines),
-        wanted="every key of the schema once, none besides, each in its range",
+        wanted="every key that has no default, none that the schema does not know, each in its range",
         do=f"change these keys in {path}",
     )
 
@@ -143,7 +148,7 @@ def _describe_missing(location: list[str], where: str) -> tuple[str, str, str]:
         built_in = f"did you mean `{near[0]}`?" if near else f"one of {', '.join(Rewards.model_fields)}"
         return where, f"a reward that is not built in, without `{location[2]}`", f"{built_in}; or your own, complete"
     examples = _model_at(location[:-1]).model_fields[location[-1]].examples
-    return where, "no such key", f"a value{f', such as {examples[0]}' if examples else ''}; the schema has no defaults"
+    return where, "no such key", f"a value{f', such as {examples[0]}' if examples else ''}; {NO_DEFAULTS}"
 
 
 def _keys_at(location: list[str]) -> list[str]:

@@ -1,17 +1,22 @@
-"""Recipes are overlays on params.yaml: `posttrain recipe NAME` merges one in and keeps every comment.
+"""Recipes are overlays on the params that ship: `posttrain recipe NAME` makes params.yaml that recipe, comments kept.
 
-Reads   recipes/NAME.yaml, whose first comment line says what it is
-Writes  params.yaml, whole or not at all, after the merged file passed the schema
+Reads   recipes/NAME.yaml, whose first comment line says what it is; recipes/tiny.yaml, the params that ship
+Writes  params.yaml, whole or not at all, after the new content passed the schema
+
+What params.yaml held before makes no difference to the values, so one recipe after another is the same as the second
+alone, and nothing of a run that was tried before is left in the next.
 """
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
-from posttrain.params.file import check_params, read_yaml
+from posttrain.params.file import check_params, merged, read_yaml
 from posttrain.paths import PARAMS, RECIPES
+
+SHIPPED = "tiny"
+"""The recipe that is complete."""
 
 
 def list_recipes() -> list[tuple[str, str]]:
@@ -35,39 +40,50 @@ def _title(path: Path) -> str:
 
 
 def apply_recipe(name: str) -> None:
-    """Merge a recipe into params.yaml; keys that the recipe does not name keep their values.
+    """Give params.yaml the values of a recipe.
 
     Raises: InputError if there is no such recipe, or if the result would not be valid params.
     """
     scratch = PARAMS.with_suffix(".yaml.tmp")
-    scratch.write_text(merged(name, {}), encoding="utf-8")
+    scratch.write_text(overlaid(name, {}), encoding="utf-8")
     scratch.replace(PARAMS)
 
 
-def merged(recipe: str | None, changes: Mapping[str, Any], params: str | None = None) -> str:
-    """The text of params.yaml with a recipe merged in, then changes such as `{"grpo.num_generations": 8}`.
+def overlaid(recipe: str | None, changes: Mapping[str, Any], params: str | None = None) -> str:
+    """The text of params.yaml with the values of a recipe, if any, then changes such as `{"grpo.num_generations": 8}`.
 
     `params` stands in for the file's text.
 
     Raises: InputError if there is no such recipe, or if the result would not be valid params.
     """
-    from ruamel.yaml import YAML
+    from posttrain.params.round_trip import dump, load
 
-    path = None if recipe is None else _path_of(recipe)
-    for file in filter(None, (path, PARAMS if params is None else None)):
-        read_yaml(file)  # for its messages
-    yaml = YAML()  # keeps comments, and numbers as they are written
-    yaml.width = 4096
-    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
-    values = yaml.load(PARAMS.read_text(encoding="utf-8") if params is None else params)
-    if path:
-        _merge(values, yaml.load(path.read_text(encoding="utf-8")))
+    wanted = None if recipe is None else _values_of(recipe)
+    if params is None:
+        read_yaml(PARAMS)  # for its messages
+        params = PARAMS.read_text(encoding="utf-8")
+    values = load(params)
+    if wanted is not None:
+        _replace(values, wanted)
     for dotted, value in changes.items():
         _merge(values, _nested(dotted, value))
-    check_params(values, Path("the overrides") if changes else path or PARAMS)
-    text = io.StringIO()
-    yaml.dump(values, text)
-    return text.getvalue()
+    check_params(values, Path("the overrides") if changes else PARAMS if recipe is None else _path_of(recipe))
+    return dump(values)
+
+
+def _values_of(recipe: str) -> dict[str, Any]:
+    """All values of a recipe: those that ship, with its own in their place.
+
+    Raises: InputError if there is no such recipe.
+    """
+    from posttrain.params.round_trip import load
+
+    layers = []
+    for path in (_path_of(recipe), _path_of(SHIPPED)):
+        read_yaml(path)  # for its messages
+        layers.append(load(path.read_text(encoding="utf-8")))
+    own, shipped = layers
+    return merged(shipped, own)
 
 
 def _path_of(recipe: str) -> Path:
@@ -88,8 +104,21 @@ def _nested(dotted: str, value: Any) -> Any:
 
 
 def _merge(base: Any, overlay: Any) -> None:
+    """Put the overlay's values into the base, where the comments are; see `merged`."""
     for key, value in overlay.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
             _merge(base[key], value)
         else:
+            base[key] = value
+
+
+def _replace(base: Any, wanted: Mapping[str, Any]) -> None:
+    """Leave nothing in the base but the wanted values, and the comments of the keys that stay."""
+    for key in [key for key in base if key not in wanted]:
+        del base[key]
+    for key, value in wanted.items():
+        before = base.get(key)
+        if before and value and isinstance(before, dict) and isinstance(value, dict):
+            _replace(before, value)
+        elif key not in base or before != value:  # a mapping is never emptied: ruamel would write no YAML
             base[key] = value

@@ -19,7 +19,7 @@ from typing import Any
 
 from posttrain.errors import InputError
 from posttrain.graph import graph
-from posttrain.params.schema import CustomReward
+from posttrain.params.rewards import CustomReward
 from posttrain.paths import GRAPH
 from posttrain.processes.pool import Lost, Pool
 from posttrain.rewards.completion import Completion, Score

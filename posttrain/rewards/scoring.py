@@ -13,6 +13,7 @@ from posttrain.judge.answers import declared_answer
 from posttrain.judge.verifier import Verifier
 from posttrain.outputs.manifest import sha256
 from posttrain.params import schema
+from posttrain.params.rewards import CustomReward, Rewards
 from posttrain.processes.pool import Closing, Pool
 from posttrain.prompts import completion_text
 from posttrain.rewards.accuracy import accuracy
@@ -45,7 +46,7 @@ class Scoring(Closing):
     Raises: InputError if a reward of the user's own cannot be used.
     """
 
-    def __init__(self, rewards: schema.Rewards, verifier: schema.Verifier, workers: int) -> None:
+    def __init__(self, rewards: Rewards, verifier: schema.Verifier, workers: int) -> None:
         self.params = rewards.named()
         self.weights = {name: reward.weight for name, reward in self.params.items()}
         self.workers = workers
@@ -55,7 +56,7 @@ class Scoring(Closing):
             self.custom = {
                 name: Custom(name, reward, self.pool)
                 for name, reward in self.params.items()
-                if isinstance(reward, schema.CustomReward)
+                if isinstance(reward, CustomReward)
             }
         except BaseException:
             self.close()

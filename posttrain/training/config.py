@@ -9,7 +9,8 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from posttrain.launch.layout import layout
-from posttrain.params.schema import Launch, Optimisation
+from posttrain.params.launch import Launch
+from posttrain.params.schema import Optimisation
 from posttrain.training.trackers import tracker_kwargs
 
 

@@ -24,7 +24,7 @@ from posttrain.errors import InputError, RetryError
 from posttrain.launch.layout import layout, require
 from posttrain.outputs.checkpoints import Checkpoints
 from posttrain.outputs.disk import readable
-from posttrain.params.schema import Launch
+from posttrain.params.launch import Launch
 from posttrain.processes.signals import NotedSignals
 
 COST = 25

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from posttrain.errors import InputError
-from posttrain.params.schema import Launch
+from posttrain.params.launch import Launch
 from posttrain.paths import TRACKER_LOGS
 
 PROJECT = "posttrain"

@@ -12,7 +12,8 @@ from typing import Any
 
 from posttrain.errors import InputError
 from posttrain.launch.layout import layout
-from posttrain.params.schema import VLLM, Params
+from posttrain.params.launch import VLLM
+from posttrain.params.schema import Params
 
 TRLS = (
     *("mode", "tensor_parallel_size", "gpu_memory_utilization", "max_model_length", "enable_sleep_mode"),

@@ -21,7 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from posttrain.errors import InputError, PosttrainError
-from posttrain.params.schema import VLLM, Params
+from posttrain.params.launch import VLLM
+from posttrain.params.schema import Params
 from posttrain.paths import SFT_MODEL, TRACKER_LOGS
 from posttrain.processes.process_tree import clean_environment, end_of, process_tree
 from posttrain.vllm.rollouts import interpreter, require_free_port

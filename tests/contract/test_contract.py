@@ -1,22 +1,32 @@
 """What holds the project together: the five words agree, DVC knows what a stage reads, no knob is dead."""
 
 import ast
+import inspect
 import re
 import runpy
 from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from posttrain import paths
 from posttrain.cli import STAGES
+from posttrain.errors import InputError
 from posttrain.grpo import trainer as grpo_trainer
 from posttrain.grpo.health import RULES, Monitor
+from posttrain.launch.accelerate import accelerate_config, environment
+from posttrain.launch.layout import layout
+from posttrain.outputs.facts import flat
 from posttrain.outputs.manifest import MANIFEST
 from posttrain.params.file import check_params, load_params, read_yaml
+from posttrain.params.health import Health
+from posttrain.params.launch import VLLM, Launch
 from posttrain.params.recipes import apply_recipe, list_recipes
-from posttrain.params.schema import Params
+from posttrain.params.rewards import CustomReward, Rewards
+from posttrain.params.schema import GRPO, Params
+from posttrain.params.section import Section
 from posttrain.sft import trainer as sft_trainer
 from tests.unit.test_health import SICK, sick
 
@@ -25,9 +35,12 @@ WORDS = ["prepare", "sft", "grpo", "evaluate", "report"]
 
 # Cannot change a result: they name things, start and end processes, move files, read the params that DVC tracks key by
 # key, or have a killed run end with the bytes of one never killed, which tests/pipeline/test_resume.py compares.
+# posttrain/params/health.py is not among them: its defaults are science that params.yaml need not say.
 PLUMBING = {
     *("posttrain/cli.py", "posttrain/run_stage.py", "posttrain/worker.py", "posttrain/errors.py", "posttrain/paths.py"),
-    *("posttrain/graph.py", "posttrain/commands", "posttrain/launch", "posttrain/params"),
+    *("posttrain/graph.py", "posttrain/commands", "posttrain/launch"),
+    *(f"posttrain/params/{name}.py" for name in ("__init__", "file", "launch", "recipes", "rewards", "round_trip")),
+    *("posttrain/params/schema.py", "posttrain/params/section.py"),
     *(f"posttrain/outputs/{name}.py" for name in ("manifest", "identity", "parents", "checkpoints", "run_log", "disk")),
     *(f"posttrain/processes/{name}.py" for name in ("process_tree", "lock", "signals")),
 }
@@ -159,6 +172,24 @@ def test_every_published_path_is_an_output() -> None:
         assert {str(folder / name) for name in ("metrics.json", "curve.tsv", "samples.jsonl")} <= outs
 
 
+def test_grpo_depends_on_the_defaults_that_params_need_not_say() -> None:
+    """DVC compares the text of params.yaml, and would not see another threshold in the schema."""
+    assert "posttrain/params/health.py" in DVC["stages"]["grpo"]["deps"]
+    assert Path(inspect.getfile(Health)) == ROOT / "posttrain/params/health.py"
+    defaulted = {model for model in sections() if any(not field.is_required() for field in model.model_fields.values())}
+    assert defaulted == {Params, GRPO, Health, Launch, VLLM, Rewards}
+    assert {name for name, field in Params.model_fields.items() if not field.is_required()} == {"launch"}
+    assert {name for name, field in GRPO.model_fields.items() if not field.is_required()} == {"health"}
+    assert {field.default for field in Rewards.model_fields.values()} == {None}  # not measured
+
+
+def sections(model: type[Section] = Params) -> list[type[Section]]:
+    """Every section of the schema."""
+    kinds = [kind for field in model.model_fields.values() for kind in (field.annotation, *get_args(field.annotation))]
+    inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+    return [model, *(found for kind in inner for found in sections(kind))]
+
+
 def test_hardware_invalidates_no_stage() -> None:
     listed = {section for stage in DVC["stages"].values() for section in stage["params"]}
     assert "launch" not in listed
@@ -186,11 +217,25 @@ def test_every_recipe_says_what_it_is(project: Path) -> None:
     assert all(len(title) > 20 for title in recipes.values())
 
 
+OTHERS = [name for name in RECIPES if name != "tiny"]
+
+
 def test_params_ship_as_the_tiny_recipe() -> None:
     assert read_yaml(ROOT / "params.yaml") == read_yaml(ROOT / "recipes/tiny.yaml")
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "tiny"])
+def test_params_fit_two_screens() -> None:
+    assert len((ROOT / "params.yaml").read_text().splitlines()) <= 110
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_recipe_says_only_what_it_changes(name: str) -> None:
+    shipped = flat(load_params(ROOT / "params.yaml").model_dump())
+    own = flat(read_yaml(ROOT / f"recipes/{name}.yaml"))
+    assert [key for key, value in own.items() if key in shipped and shipped[key] == value] == []
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_tiny_undoes_another_recipe(name: str, project: Path) -> None:
     (project / "recipes").symlink_to(ROOT / "recipes")
     apply_recipe(name)
@@ -199,8 +244,34 @@ def test_tiny_undoes_another_recipe(name: str, project: Path) -> None:
     assert read_yaml(paths.PARAMS) == read_yaml(ROOT / "params.yaml")
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_recipe_is_the_same_after_any_other(name: str, project: Path) -> None:
+    (project / "recipes").symlink_to(ROOT / "recipes")
+    apply_recipe(name)
+    alone = read_yaml(paths.PARAMS)
+    for other_name in OTHERS:
+        apply_recipe(other_name)
+        apply_recipe(name)
+        assert read_yaml(paths.PARAMS) == alone, other_name
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_comments_survive_a_recipe(name: str, project: Path) -> None:
+    (project / "recipes").symlink_to(ROOT / "recipes")
+    before = comments(paths.PARAMS)
+    apply_recipe(name)
+    assert [comment for comment in comments(paths.PARAMS) if comment in before] == before
+
+
+def comments(path: Path) -> list[str]:
+    return re.findall(r"(?:^|\s)(# .*)", path.read_text())
+
+
 # ---------------------------------------------------------------------------------------------------------------------
-# No dead knobs: each number of a section changes what is built from it
+# No dead knobs: each value of a section changes what is built from it
+
+SHIPPED: dict[str, Any] = check_params(read_yaml(ROOT / "params.yaml"), paths.PARAMS).model_dump()
+"""With the defaults of what params.yaml does not say."""
 
 OTHER: dict[str, Any] = {
     "lr_scheduler_type": "linear",
@@ -217,7 +288,7 @@ OTHER: dict[str, Any] = {
 
 def changed(section: str, key: str, base: dict[str, Any] | None = None) -> Params:
     """Params with one leaf changed, `a.b` for a nested one; `base` are keys of the section that a test needs set."""
-    data = read_yaml(ROOT / "params.yaml")
+    data = deepcopy(SHIPPED)
     for dotted, value in (base or {}).items():
         parent, name = leaf(data[section], dotted)
         parent[name] = value
@@ -251,8 +322,9 @@ def leaves(section: dict[str, Any], prefix: str = "") -> list[str]:
     return sorted(names)
 
 
-GRPO_LEAVES = leaves(read_yaml(ROOT / "params.yaml")["grpo"])
+GRPO_LEAVES = leaves(SHIPPED["grpo"])
 WATCHED = [key for key in GRPO_LEAVES if key.startswith("health.")]
+assert [f"health.{key}" for key in leaves(Health().model_dump())] == WATCHED
 NOT_TRLS = {  # tests/unit/test_watch.py, test_dynamic.py and test_records.py train with and without
     *("probe.problems", "probe.every_steps", "publish"),
     *("dynamic_sampling.max_rounds", "keep_completions_steps"),
@@ -288,10 +360,39 @@ def said(params: Params) -> list[tuple[str, str, int]]:
     return found
 
 
-@pytest.mark.parametrize("key", sorted(read_yaml(ROOT / "params.yaml")["sft"]))
+@pytest.mark.parametrize("key", sorted(SHIPPED["sft"]))
 def test_every_sft_knob_reaches_trl(key: str, tmp_path: Path) -> None:
     before = sft_trainer.trainer_config(load_params(ROOT / "params.yaml"), tmp_path).to_dict()
     assert sft_trainer.trainer_config(changed("sft", key), tmp_path).to_dict() != before
+
+
+SEVERAL = {"strategy": "zero3", "processes": 4, "machines": 2, "threads": 2}
+"""Processes on machines, without which most of `launch` says nothing."""
+LAUNCHED = {
+    **{"device": "cuda", "strategy": "zero2", "mixed_precision": "bf16", "offload": "all"},
+    **{"main_address": "10.0.0.1:29500", "micro_batch_size": 64, "report_to": ["tensorboard"]},
+}
+RUNNING = {"reward_workers", "evaluate_timeout_s", "checkpoint_every_s"}
+"""What a stage hands to the verifier, to lighteval's process and to the trainer's checkpoints, which nothing shows."""
+
+
+@pytest.mark.parametrize("key", [key for key in Launch.model_fields if key not in {"vllm", *RUNNING}])
+def test_every_launch_knob_changes_what_is_launched_or_trained(key: str, tmp_path: Path) -> None:
+    """Those of `launch.vllm` change what TRL or the server is told: tests/unit/test_vllm.py."""
+    before = Launch(**SEVERAL)
+    value = LAUNCHED.get(key, other(key, getattr(before, key)))
+    assert built(Launch(**{**SEVERAL, key: value}), tmp_path) != built(before, tmp_path)
+
+
+def built(launch: Launch, folder: Path) -> Any:
+    """What accelerate and the trainers are told, or why they are not."""
+    params = load_params(ROOT / "params.yaml").model_copy(update={"launch": launch})
+    try:
+        found = layout(launch)
+        trainers = [room.trainer_config(params, folder).to_dict() for room in (sft_trainer, grpo_trainer)]
+    except InputError as error:
+        return error.where, error.got
+    return accelerate_config(found), environment(found), trainers
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -321,6 +422,31 @@ def test_documents_name_commands_that_exist(name: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"`make ([a-z-]+)`", text)):
         assert re.search(rf"^{target}:", makefile, re.M), f"make {target}"
+
+
+def test_the_reference_of_params_is_that_of_the_schema() -> None:
+    reference = runpy.run_path(str(ROOT / "docs/params.py"))["reference"]
+    assert (ROOT / "docs/params.md").read_text() == reference(), "made by: python docs/params.py"
+
+
+@pytest.mark.parametrize("model", sorted({*sections(), CustomReward}, key=lambda model: model.__name__))
+def test_every_key_says_what_it_is_and_begins_with_a_noun(model: type[Section]) -> None:
+    beginnings = {name: str(field.description).partition(" ")[0] for name, field in model.model_fields.items()}
+    for name, word in beginnings.items():
+        assert re.fullmatch(r"[A-Z][\w'-]*[.,:]?", word), f"{model.__name__}.{name}: {word}"
+        assert word.lower() not in {
+            "of",
+            "over",
+            "in",
+            "the",
+            "their",
+            "what",
+            "whether",
+            "how",
+            "used",
+            "holds",
+            "none",
+        }
 
 
 def test_the_documents_list_every_health_rule() -> None:

@@ -10,7 +10,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.gpus import forgets_leases, gpus_here, gpus_taken, gpus_visible
 from posttrain.errors import InputError
-from posttrain.params.recipes import merged
+from posttrain.params.recipes import overlaid
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +31,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def change(machine: Path, changes: dict[str, Any]) -> None:
     params = machine / "params.yaml"
-    params.write_text(merged(None, changes, params.read_text()))
+    params.write_text(overlaid(None, changes, params.read_text()))
 
 
 def test_all_that_the_agent_sees_or_what_launch_says(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

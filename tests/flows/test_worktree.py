@@ -74,7 +74,7 @@ def test_data_that_git_ignores_counts(training, ran):
         (["--set", "grpo.num_generation=8"], "did you mean `num_generations`?"),
         (["--set", "grpo.num_generations=1"], "greater than or equal to 2"),
         (["--set", "grpo.beta"], "grpo.beta\n  got     no KEY=VALUE"),
-        (["--recipe", "fourth"], "one of: third"),
+        (["--recipe", "fourth"], "one of: third, tiny"),
         (["--force", "gpro"], "some of prepare, grpo, evaluate"),
     ],
 )

@@ -7,26 +7,26 @@ import sys
 from pathlib import Path
 
 import torch
-from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 
+from posttrain.params.recipes import overlaid
 from tests.pipeline.conftest import POSTTRAIN, ROOT, Run, runner
 from tests.unit.test_vllm import free_port
 
-GREEDY = {"num_samples": 1, "temperature": 0.0}
+GREEDY = {"evaluate.num_samples": 1, "evaluate.temperature": 0.0}
 RESULTS = Path("results/evaluate")
 
 
-def write_recipe(folder: Path, use_vllm: bool) -> None:
-    """Greedy evaluation, which no sampler's draws differ in."""
+def write_params(folder: Path, use_vllm: bool) -> None:
+    """Greedy evaluation, from a server or from transformers, which no sampler's draws differ in."""
     python = folder / "stand-in"
     server = ROOT / "tests/unit/vllm_server.py"
     python.write_text(f'#!/bin/sh\nSTAND_IN=\'{{"transformers": true}}\' exec "{sys.executable}" "{server}" "$@"\n')
     python.chmod(0o755)
-    launch = {"vllm": {"python": str(python), "gpus": [], "server_port": free_port(), "server_timeout": 120}}
-    with (folder / "recipes/greedy.yaml").open("w") as file:
-        file.write("# Greedy evaluation, from a server or from transformers, of what the clone has trained.\n")
-        YAML().dump({"evaluate": {**GREEDY, "use_vllm": use_vllm}, "launch": launch}, file)
+    vllm = {"python": str(python), "gpus": [], "server_port": free_port(), "server_timeout": 120}
+    params = folder / "params.yaml"
+    changes = {**GREEDY, "evaluate.use_vllm": use_vllm, "launch.vllm": vllm}
+    params.write_text(overlaid(None, changes, params.read_text()))
 
 
 def scatter_weights(model: Path, seed: int) -> None:
@@ -58,8 +58,7 @@ def test_a_server_gives_what_transformers_gives(
 
 def evaluated(run: Run, folder: Path, use_vllm: bool) -> tuple[str, str, dict[str, dict[str, str]]]:
     """Samples, metrics and manifest of `posttrain evaluate`."""
-    write_recipe(folder, use_vllm)
-    assert run(*POSTTRAIN, "recipe", "greedy").returncode == 0
+    write_params(folder, use_vllm)
     done = run(*POSTTRAIN, "evaluate")
     assert done.returncode == 0, done.stderr
     texts = [(folder / RESULTS / name).read_text() for name in ("samples.jsonl", "metrics.json", "manifest.json")]

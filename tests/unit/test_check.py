@@ -306,7 +306,6 @@ NO_GPUS = {"params.yaml: launch.strategy", "params.yaml: grpo.use_vllm", "params
 def test_no_recipe_has_a_fault(project: Path) -> None:
     shutil.copytree(ROOT / "recipes", project / "recipes")
     for path in sorted((project / "recipes").glob("*.yaml")):
-        apply_recipe("tiny")
         apply_recipe(path.stem)
         params = load_params(PARAMS)
         faults = {finding.where for finding in check.findings(params) if finding.level == "fault"}

@@ -148,6 +148,7 @@ def test_recipes_are_listed_merged_and_refused(project: Path, capsys: pytest.Cap
     (recipes / "small.yaml").write_text("# A small recipe\nseed: 7\n", encoding="utf-8")
     assert main(["recipe"]) == 0
     assert capsys.readouterr().out.split() == ["small", "A", "small", "recipe"]
+    (recipes / "tiny.yaml").write_text(PARAMS.read_text(encoding="utf-8"), encoding="utf-8")
     assert main(["recipe", "small"]) == 0
     assert "dvc repro" in capsys.readouterr().out
     assert "\nseed: 7\n" in PARAMS.read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from posttrain.launch.accelerate import accelerate_config, environment
 from posttrain.launch.layout import chosen, layout, require
 from posttrain.launch.supervisor import Worker, signal_of
 from posttrain.params.file import load_params
-from posttrain.params.schema import Launch
+from posttrain.params.launch import Launch
 from posttrain.paths import PARAMS
 
 Keys = dict[str, Any]

@@ -1,6 +1,7 @@
 """The schema of params.yaml: what ships is valid, and every wrong file is one message that a person can act on."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from pydantic import ValidationError
 
 from posttrain.errors import InputError
 from posttrain.params.file import check_params, load_params, read_yaml
+from posttrain.params.health import Health
+from posttrain.params.launch import VLLM, Launch
 
 REMOVED = object()
 
@@ -26,7 +29,7 @@ def changed(data: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         *sections, key = dotted.split(".")
         section = data
         for name in sections:
-            section = section[name]
+            section = section.setdefault(name, {})
         if value is REMOVED:
             del section[key]
         else:
@@ -46,8 +49,92 @@ def refusal(data: dict[str, Any]) -> InputError:
 
 
 def test_the_shipped_params_arrive_unchanged(root: Path, shipped: dict[str, Any]) -> None:
-    # Equality also says that no value was defaulted, converted or left out.
-    assert load_params(root / "params.yaml").model_dump(exclude_unset=True) == shipped
+    # Equality also says that no value was converted or left out.
+    assert check_params(shipped, Path("params.yaml")).model_dump(exclude_unset=True) == shipped
+    assert load_params(root / "params.yaml") == check_params(shipped, Path("params.yaml"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Defaults: hardware and thresholds have them, science has none
+
+
+def keys_of(section: dict[str, Any], prefix: str = "") -> list[str]:
+    """Every section and every key, dotted."""
+    found = []
+    for name, value in section.items():
+        found += [prefix + name, *(keys_of(value, f"{prefix}{name}.") if isinstance(value, dict) else [])]
+    return found
+
+
+SHIPPED = keys_of(read_yaml(Path(__file__).parents[2] / "params.yaml"))
+OPTIONAL = {key for key in SHIPPED if key.split(".")[0] == "launch" or key.startswith("grpo.health")}
+
+
+@pytest.mark.parametrize(
+    "key", [key for key in SHIPPED if key not in OPTIONAL and not re.fullmatch(r"rewards\.\w+", key)]
+)
+def test_science_has_no_default(shipped: dict[str, Any], key: str) -> None:
+    error = refusal(changed(shipped, {key: REMOVED}))
+    assert error.where == f"params.yaml: {key}"
+    assert error.got == "no such key"
+    assert "the schema has no defaults but those of `launch` and `grpo.health`" in error.wanted
+
+
+@pytest.mark.parametrize("key", sorted(OPTIONAL))
+def test_a_default_is_what_ships(shipped: dict[str, Any], key: str) -> None:
+    before = check_params(shipped, Path("params.yaml"))
+    assert check_params(changed(shipped, {key: REMOVED}), Path("params.yaml")) == before
+
+
+def test_defaults_are_within_the_ranges_and_of_the_types_that_a_file_gives() -> None:
+    for section in (Health(), Launch()):
+        again = type(section).model_validate_json(section.model_dump_json())
+        assert again.model_dump_json() == section.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("changes", "written", "kept"),
+    [
+        ({"grpo.health.kl_divergence": {"action": "stop"}}, {"action": "stop"}, {"above": 0.05}),
+        ({"grpo.health.kl_divergence": {"above": 0.5}}, {"above": 0.5}, {"action": "warn"}),
+        ({"grpo.health.not_finite": {}}, {}, {"action": "stop"}),
+        (
+            {"grpo.health.flat_accuracy": {"rows": 5}},
+            {"rows": 5},
+            {"action": "warn", "format_above": 0.95, "accuracy_below": 0.7, "gain": 0.02},
+        ),
+    ],
+)
+def test_a_rule_written_in_part_keeps_the_rest(
+    shipped: dict[str, Any], changes: dict[str, Any], written: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    before = check_params(shipped, Path("params.yaml")).grpo.health.model_dump()
+    after = check_params(changed(shipped, changes), Path("params.yaml")).grpo.health.model_dump()
+    [name] = [key.rpartition(".")[2] for key in changes]
+    assert after == {**before, name: {**written, **kept}}
+
+
+def test_launch_written_in_part_keeps_the_rest(shipped: dict[str, Any]) -> None:
+    shipped["launch"] = {"machines": 2, "vllm": {"gpus": [], "mode": "server"}}
+    assert check_params(shipped, Path("params.yaml")).launch.model_dump() == {
+        **Launch().model_dump(),
+        "machines": 2,
+        "vllm": {**VLLM().model_dump(), "gpus": [], "mode": "server"},
+    }
+
+
+def test_a_variable_stands_in_for_a_key_that_the_file_does_not_have(
+    project: Path, shipped: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("params.yaml").write_text(json.dumps(changed(shipped, {"launch": REMOVED})))
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_THREADS", "3")
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_VLLM", "{server_port: 8001}")
+    launch = load_params(Path("params.yaml")).launch
+    assert launch == Launch(threads=3, vllm=VLLM(server_port=8001))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is refused
 
 
 @pytest.mark.parametrize(
@@ -61,6 +148,18 @@ def test_the_shipped_params_arrive_unchanged(root: Path, shipped: dict[str, Any]
         ("grpo.num_generation", 4, "unknown", "did you mean `num_generations`?"),
         ("prepare.equations.teacher.operation_slip", 0.1, "unknown", "did you mean `operation_slip_frac`?"),
         ("evalute", {}, "unknown", "did you mean `evaluate`?"),
+        ("grpo.health.windows", 5, "unknown", "did you mean `window`?"),
+        ("grpo.health.kl_divergences", {"action": "stop"}, "unknown", "did you mean `kl_divergence`?"),
+        ("grpo.health.kl_divergence.abov", 0.5, "unknown", "did you mean `above`?"),
+        ("grpo.health.kl_divergence.above", 0, "0", "greater than 0"),
+        ("grpo.health.kl_divergence.action", "halt", "'halt'", "'warn', 'stop', 'rollback' or 'off'"),
+        ("grpo.health.kl_divergence", 0.5, "0.5", "dictionary"),
+        ("grpo.health", None, "None", "dictionary"),
+        ("launch.thread", 2, "unknown", "did you mean `threads`?"),
+        ("launch.threads", -1, "-1", "greater than or equal to 0"),
+        ("launch.vllm.server_prt", 8001, "unknown", "did you mean `server_port`?"),
+        ("launch.vllm.server_port", 0, "0", "greater than or equal to 1"),
+        ("launch", None, "None", "dictionary"),
         ("seed", -1, "-1", "greater than or equal to 0"),
         ("seed", 2**31, "2147483648", "less than 2147483648"),
         ("grpo.num_generations", 1, "1", "greater than or equal to 2"),
@@ -118,6 +217,7 @@ def test_a_wrong_key_is_named_with_what_it_is_and_what_it_should_be(
             ["num_attention_heads", "4", "num_key_value_heads", "3"],
         ),
         ({"sft.logging_steps": 26, "sft.max_steps": 25}, "sft", ["logging_steps", "26", "max_steps", "25"]),
+        ({"launch.vllm.gpus": [0, 1]}, "launch.vllm", ["tensor_parallel_size", "1", "gpus"]),
         (
             {"evaluate.temperature": 0, "evaluate.num_samples": 3},
             "evaluate",
@@ -147,6 +247,8 @@ def test_keys_that_do_not_fit_together_are_named_together(
         {"grpo.beta": 0},
         {"evaluate.gate.min_gain": None},
         {"prepare.max_train": None},
+        {"grpo.health.window": 2},
+        {"launch.threads": 0, "launch.vllm": {}},
     ],
 )
 def test_the_edge_of_a_range_is_inside(shipped: dict[str, Any], changes: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.request import DDP, LORA, PRECISIONS, ZERO2, ZERO3, Cluster, Engine, Work
 from posttrain.errors import InputError
 from posttrain.params.file import load_params
-from posttrain.params.recipes import merged
+from posttrain.params.recipes import overlaid
 from posttrain.paths import PARAMS
 
 MIXED = PRECISIONS["mixed"]
@@ -375,7 +375,7 @@ def test_the_command_says_what_was_wanted_and_does_not_fit(project: Path, capsys
 def test_vllm_is_that_of_params_or_of_flags(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan_command.engine_of({}, load_params(PARAMS)) is None
     changes = {"grpo.use_vllm": True, "launch.vllm.enable_sleep_mode": True}
-    PARAMS.write_text(merged(None, changes))
+    PARAMS.write_text(overlaid(None, changes))
     assert plan_command.engine_of({}, load_params(PARAMS)) == ASLEEP
     assert plan_command.engine_of({"vllm": "no"}, load_params(PARAMS)) is None
     asked = {"vllm": "server", "tensor_parallel_size": 2, "gpu_memory_utilization": 0.9}

@@ -1,16 +1,17 @@
-"""`posttrain recipe`: an overlay merged into params.yaml, comments and all."""
+"""`posttrain recipe`: the shipped params with a recipe's own, written into params.yaml beside its comments."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from posttrain.errors import InputError
 from posttrain.params.file import check_params, load_params, read_yaml
-from posttrain.params.recipes import apply_recipe, list_recipes, merged
+from posttrain.params.recipes import apply_recipe, list_recipes, overlaid
+from posttrain.params.round_trip import dump, load
 from posttrain.paths import PARAMS
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, ROOT
 
 SMALL = r"""# A small recipe for tests
 seed: 7
@@ -23,7 +24,8 @@ prepare:
   dataset: rows.jsonl
   answer_pattern: '####\s*(.+)'
   columns: {solution: answer}
-grpo: {learning_rate: 1e-05, beta: 0}
+grpo: {learning_rate: 1e-05, beta: 0, health: {kl_divergence: {action: stop}}}
+launch: {report_to: [tensorboard]}
 evaluate: {gate: {min_gain: null}}
 """
 # What SMALL says, by hand.
@@ -39,6 +41,8 @@ CHANGES = {
     "prepare.columns.solution": "answer",
     "grpo.learning_rate": 0.00001,
     "grpo.beta": 0,
+    "grpo.health.kl_divergence.action": "stop",
+    "launch.report_to": ["tensorboard"],
     "evaluate.gate.min_gain": None,
 }
 
@@ -47,6 +51,7 @@ CHANGES = {
 def recipes(project: Path) -> Path:
     folder = project / "recipes"
     folder.mkdir()
+    shutil.copy(ROOT / "recipes/tiny.yaml", folder)
     (folder / "small.yaml").write_text(SMALL, encoding="utf-8")
     (folder / "broken.yaml").write_text("# Breaks the schema\ngrpo: {num_generation: 4}\n", encoding="utf-8")
     (folder / "bare.yaml").write_text("seed: 8\n", encoding="utf-8")
@@ -57,11 +62,17 @@ def comments(text: str) -> list[str]:
     return re.findall(r"(?:^|\s)#\s.*", text)
 
 
+def aligned(text: str) -> str:
+    """The text with one blank before a comment, which a longer value has pushed to the right for good."""
+    return re.sub(r"(\S) +#", r"\1 #", text)
+
+
 def test_recipes_are_listed_with_their_first_line(recipes: Path) -> None:
     assert list_recipes() == [
         ("bare", ""),
         ("broken", "Breaks the schema"),
         ("small", "A small recipe for tests"),
+        ("tiny", list_recipes()[-1][1]),
     ]
 
 
@@ -71,11 +82,13 @@ def test_the_keys_of_the_recipe_change_and_no_others(recipes: Path) -> None:
         *sections, key = dotted.split(".")
         section = expected
         for name in sections:
-            section = section[name]
+            section = section.setdefault(name, {})
         section[key] = value
     apply_recipe("small")
     assert read_yaml(PARAMS) == expected
-    assert load_params(PARAMS).grpo.learning_rate == 0.00001
+    params = load_params(PARAMS)
+    assert params.grpo.learning_rate == 0.00001
+    assert (params.grpo.health.kl_divergence.action, params.grpo.health.kl_divergence.above) == ("stop", 0.05)
 
 
 def test_comments_and_order_stay(recipes: Path) -> None:
@@ -108,18 +121,73 @@ def test_twice_is_once(recipes: Path) -> None:
     assert PARAMS.read_bytes() == once
 
 
-def test_the_order_of_disjoint_recipes_does_not_matter(recipes: Path) -> None:
-    (recipes / "a.yaml").write_text("sft: {max_steps: 50}\n", encoding="utf-8")
-    (recipes / "b.yaml").write_text("grpo: {max_steps: 6}\n", encoding="utf-8")
-    original = PARAMS.read_bytes()
-    apply_recipe("a")
-    apply_recipe("b")
-    one = PARAMS.read_bytes()
-    PARAMS.write_bytes(original)
-    apply_recipe("b")
-    apply_recipe("a")
-    assert PARAMS.read_bytes() == one
-    assert (load_params(PARAMS).sft.max_steps, load_params(PARAMS).grpo.max_steps) == (50, 6)
+HARDWARE = """# Another model and other hardware
+model: {lora: {r: 8, alpha: 16, dropout: 0.0, target_modules: all-linear, quantize_4bit: false}}
+rewards:
+  brevity: {weight: 0.1, function: "rewards/brevity.py:brevity", timeout_s: 10}
+sft: {max_steps: 50}
+grpo: {trl: {delta: 4.0}, health: {window: 5, truncation: {action: "off"}}}
+launch:
+  mixed_precision: bf16
+  vllm:
+    gpus: [] # of the CPU build
+"""
+
+
+def test_nothing_of_the_recipe_before_is_left(recipes: Path) -> None:
+    (recipes / "hardware.yaml").write_text(HARDWARE, encoding="utf-8")
+    original = aligned(PARAMS.read_text(encoding="utf-8"))
+    apply_recipe("small")
+    alone = aligned(PARAMS.read_text(encoding="utf-8"))
+    apply_recipe("hardware")
+    assert load_params(PARAMS).grpo.beta == 0.01  # as shipped; small has 0
+    apply_recipe("small")
+    assert aligned(PARAMS.read_text(encoding="utf-8")) == alone
+    apply_recipe("tiny")
+    assert aligned(PARAMS.read_text(encoding="utf-8")) == original
+
+
+def test_what_was_changed_by_hand_is_gone(recipes: Path) -> None:
+    """Also keys that the shipped params do not have, and a whole section that was removed."""
+    original = read_yaml(PARAMS)
+    text = overlaid(None, {"seed": 9, "grpo.health.probe_falls.drop": 0.5, "launch.machines": 2, "grpo.trl.delta": 4.0})
+    PARAMS.write_text(text.replace("report: {", "# report: {"), encoding="utf-8")
+    apply_recipe("bare")
+    assert read_yaml(PARAMS) == {**original, "seed": 8}
+
+
+def test_comments_between_sections_stay_whatever_comes_and_goes_above(recipes: Path) -> None:
+    """The last key of a section is the one that ruamel gives them to."""
+    (recipes / "hardware.yaml").write_text(HARDWARE, encoding="utf-8")
+    above = "# what follows is of grpo\ngrpo:\n"
+    PARAMS.write_text(PARAMS.read_text(encoding="utf-8").replace("grpo:\n", above), encoding="utf-8")
+    before = aligned(PARAMS.read_text(encoding="utf-8"))
+    apply_recipe("hardware")
+    assert f"timeout_s: 10}}\n\n{above}" in PARAMS.read_text(encoding="utf-8")
+    apply_recipe("tiny")
+    assert aligned(PARAMS.read_text(encoding="utf-8")) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\n\n# the end\n",
+        "# the beginning\n\na: {x: 1}  # flow\nb:\n- 1\n\n# between\n- 2\n# below\n\nc: >-\n  folded\n  text\n\nd: 1\n",
+        "a:   # of a section\n  # above x\n  x: 1\n\n  # above y\n  y: [1, 2] # list\n\n# above b\nb:\n\n  c: 1.5e-3\n",
+        "a: 'single'\nb: \"double\"\nc: plain:plain\nd: {e: \"a:b\", f: ['<a:b>', c]}\n",
+    ],
+)
+def test_what_is_not_changed_is_written_as_it_was_read(text: str) -> None:
+    assert dump(load(text)) == text
+
+
+def test_what_is_written_can_be_read_also_within_braces(recipes: Path) -> None:
+    mine = {"weight": 1.0, "function": "rewards/mine.py:mine", "timeout_s": 10, "urls": ["http://localhost:8000"]}
+    shipped = PARAMS.read_text()
+    PARAMS.write_text(shipped.replace("  format: {weight: 0.1}\n", "  format: {weight: 0.1}\n  mine: {weight: 1.0}\n"))
+    PARAMS.write_text(overlaid(None, {f"rewards.mine.{key}": value for key, value in mine.items()}))
+    assert 'function: "rewards/mine.py:mine"' in PARAMS.read_text()
+    assert read_yaml(PARAMS)["rewards"]["mine"] == mine
 
 
 def test_an_unknown_recipe_names_the_known_ones(recipes: Path) -> None:
@@ -127,7 +195,7 @@ def test_an_unknown_recipe_names_the_known_ones(recipes: Path) -> None:
     with pytest.raises(InputError) as caught:
         apply_recipe("smal")
     assert "smal" in caught.value.where
-    assert "bare, broken, small" in caught.value.wanted
+    assert "bare, broken, small, tiny" in caught.value.wanted
     assert PARAMS.read_bytes() == before
 
 
@@ -159,22 +227,34 @@ def test_outside_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
         list_recipes()
 
 
-def test_changes_come_after_the_recipe_and_write_nothing(project: Path) -> None:
+def test_changes_come_after_the_recipe_and_write_nothing(recipes: Path) -> None:
     before = PARAMS.read_text()
-    (project / "recipes").mkdir()
-    (project / "recipes/mine.yaml").write_text("# Mine.\nseed: 5\ngrpo: {beta: 0.5, max_steps: 7}\n")
-    text = merged("mine", {"grpo.beta": 0.25, "sft.learning_rate": 1e-05, "grpo.trl.delta": 4.0})
-    params = check_params(YAML(typ="safe", pure=True).load(text), PARAMS)
+    (recipes / "mine.yaml").write_text("# Mine.\nseed: 5\ngrpo: {beta: 0.5, max_steps: 7}\n")
+    changes = {
+        "grpo.beta": 0.25,
+        "sft.learning_rate": 1e-05,
+        "grpo.trl.delta": 4.0,
+        "grpo.health.truncation.above": 0.3,
+    }
+    text = overlaid("mine", changes)
+    params = check_params(load(text), PARAMS)
     assert (params.seed, params.grpo.beta, params.grpo.max_steps) == (5, 0.25, 7)
     assert (params.sft.learning_rate, params.grpo.trl) == (1e-05, {"delta": 4.0})
+    assert (params.grpo.health.truncation.above, params.grpo.health.truncation.growth) == (0.3, 0.2)
     assert "# the tutorial's kl_penalty" in text
     assert PARAMS.read_text() == before
 
 
 @pytest.mark.parametrize(
     ("key", "value", "told"),
-    [("grop.beta", 1, "did you mean `grpo`?"), ("seed.x", 1, "valid integer"), ("model.lora.r", 8, "model.lora.alpha")],
+    [
+        ("grop.beta", 1, "did you mean `grpo`?"),
+        ("seed.x", 1, "valid integer"),
+        ("model.lora.r", 8, "model.lora.alpha"),
+        ("grpo.health.truncation.abov", 0.3, "did you mean `above`?"),
+        ("launch.vllm.python_path", "python", "did you mean `python`?"),
+    ],
 )
 def test_a_change_that_the_schema_does_not_take_is_named(project: Path, key: str, value: int, told: str) -> None:
     with pytest.raises(InputError, match=re.escape(told)):
-        merged(None, {key: value})
+        overlaid(None, {key: value})

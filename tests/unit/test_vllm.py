@@ -22,7 +22,8 @@ from ruamel.yaml import YAML
 from posttrain.errors import InputError, PosttrainError
 from posttrain.evaluation.completions import WAITS_S, Client
 from posttrain.params.file import check_params, read_yaml
-from posttrain.params.schema import VLLM, Params
+from posttrain.params.launch import VLLM
+from posttrain.params.schema import Params
 from posttrain.vllm import rollouts as vllm
 from posttrain.vllm.server import DIRECT, SERVER, command, environment, rollout_server, serving, version
 from tests.held_locks import is_released
@@ -63,7 +64,7 @@ def ask(project: Path) -> Callable[..., Params]:
             *sections, key = dotted.split(".")
             section = data
             for name in sections:
-                section = section[name]
+                section = section.setdefault(name, {})
             section[key] = value
         with Path("params.yaml").open("w") as file:
             YAML().dump(data, file)

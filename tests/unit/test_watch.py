@@ -15,6 +15,7 @@ from posttrain.cli import main
 from posttrain.errors import InputError
 from posttrain.grpo import samples as grpo_samples
 from posttrain.grpo import trainer as grpo_trainer
+from posttrain.grpo.health import RULES
 from posttrain.grpo.watch import (
     closing_line,
     health_metrics,
@@ -126,8 +127,8 @@ def build(tmp_path: Path, scoring: Scoring) -> Build:
         data["grpo"] |= {"num_generations": 4, "max_completion_length": 8, "lr_scheduler_type": "constant"}
         data["grpo"]["probe"] = {"problems": 2, "every_steps": 1}
         data["grpo"]["health"] |= {"window": 2}
-        for name in set(data["grpo"]["health"]) - {"window", "solved_accuracy", "max_rollbacks"}:
-            data["grpo"]["health"][name]["action"] = "off"
+        for name in RULES:
+            data["grpo"]["health"][name] = {"action": "off"}
         for dotted, value in (changes or {}).items():
             section, _, key = dotted.rpartition(".")
             health = data["grpo"]["health"]
@@ -338,7 +339,7 @@ def test_a_stopped_stage_publishes_a_usable_model_and_hides_nothing(
     data["model"]["scratch"] |= {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
     data["grpo"] |= {"max_steps": 6, "warmup_steps": 0, "prompts_per_step": 2, "num_generations": 2}
     data["grpo"] |= {"max_completion_length": 8, "probe": {"problems": 3, "every_steps": 1}}
-    data["grpo"]["health"] |= {"window": 3, "constant_reward": {"action": "stop", "zero_std_frac": 0.99}}
+    data["grpo"]["health"] |= {"window": 3, "constant_reward": {"action": "stop"}}
     PARAMS.write_text(json.dumps(data), encoding="utf-8")  # JSON is YAML
     params = load_params(PARAMS)
     assert main(["prepare"]) == 0

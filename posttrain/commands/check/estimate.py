@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.commands.check.rules import Finding
-from posttrain.params.schema import Launch
+from posttrain.params.launch import Launch
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from posttrain.params.schema import Health
+from posttrain.params.health import Health
 from posttrain.paths import PREPARED
 from posttrain.prompts import TAGS, completion_text
 
