@@ -116,7 +116,9 @@ def assert_plain(folder: Path, like: Path, within: float) -> None:
     assert manifests[0]["model"] == manifests[1]["model"]
 
 
-@pytest.mark.parametrize("kill", [kill if kill in BY_DEFAULT else pytest.param(kill, marks=EXHAUSTIVE) for kill in KILLS])
+@pytest.mark.parametrize(
+    "kill", [kill if kill in BY_DEFAULT else pytest.param(kill, marks=EXHAUSTIVE) for kill in KILLS]
+)
 def test_nothing_is_left_running_and_the_exit_code_says_why(kill: str, one: Path, tmp_path: Path) -> None:
     root = copy_of(one, tmp_path, "grpo")
     run = Launched(root, "grpo", "ddp", checkpoint_every_s=0)
