@@ -44,12 +44,12 @@ def thoughts(trace: str) -> str:
 def write(source: Iterable[Mapping[str, Any]], traces: int, out: Path) -> int:
     """How many rows were written; the file is there whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    scratch, count = out.with_suffix(".tmp"), 0
-    with scratch.open("w", encoding="utf-8") as file:
+    unfinished, count = out.with_suffix(".tmp"), 0
+    with unfinished.open("w", encoding="utf-8") as file:
         for row in rows(source, traces):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
-    scratch.replace(out)
+    unfinished.replace(out)
     return count
 
 

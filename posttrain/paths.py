@@ -19,10 +19,10 @@ GRPO_RESULTS = Path("results/grpo")
 EVALUATE_RESULTS = Path("results/evaluate")
 REPORT = Path("results/report.html")
 
-# Untracked: scratch folders that become outs by one rename, what may differ between two equal runs (seconds), and what
+# Untracked: unpublished folders that become outs by one rename, what may differ between two equal runs (seconds), and what
 # a killed run goes on from, which has to outlive the outs that DVC removes before it runs a stage. Runs of flows with
 # other params have a worktree each, and leave a report.
-SCRATCH = Path(".posttrain/scratch")
+UNPUBLISHED = Path(".posttrain/unpublished")
 RUN_LOG = Path(".posttrain/runs")
 TRACKER_LOGS = Path(".posttrain/logs")
 CHECKPOINTS = Path(".posttrain/checkpoints")

@@ -21,7 +21,7 @@ from posttrain.outputs.manifest import (
     file_hashes,
     publish_files,
     read_jsonl,
-    scratch,
+    unpublished,
     write_json,
     write_jsonl,
 )
@@ -40,7 +40,7 @@ def run(params: Params) -> None:
     made_from = Origin("evaluate", params).record
     problems = read_jsonl(paths.PREPARED / "test.jsonl")
     require_golds(problems)
-    with scratch("evaluate") as folder:
+    with unpublished("evaluate") as folder:
         task = spec(params, problems, folder)
         if params.evaluate.use_vllm:
             task["completions"], vllm = complete(params, problems, MODELS)

@@ -23,7 +23,7 @@ from posttrain.grpo.trainer import Trainer, trainer_config
 from posttrain.grpo.watch import closing_line, health_metrics, hold_out
 from posttrain.outputs.checkpoints import Checkpoints
 from posttrain.outputs.facts import Origin
-from posttrain.outputs.manifest import read_jsonl, scratch
+from posttrain.outputs.manifest import read_jsonl, unpublished
 from posttrain.outputs.parents import require_model, require_out
 from posttrain.outputs.run_log import log_run
 from posttrain.params.schema import Params
@@ -51,7 +51,7 @@ def run(params: Params) -> None:
     checkpoints = Checkpoints(Origin("grpo", params))
     with (
         Scoring(params.rewards, params.verifier, params.launch.reward_workers) as scoring,
-        scratch("grpo") as folder,
+        unpublished("grpo") as folder,
         rollout_server(params),
     ):
         scoring.dry_run(rows[:DRY_RUN_ROWS])

@@ -10,7 +10,7 @@ Equal results give an equal page: it holds no date, no seconds and no path. Text
 import json
 
 from posttrain import paths
-from posttrain.outputs.manifest import publish_files, read_jsonl, scratch
+from posttrain.outputs.manifest import publish_files, read_jsonl, unpublished
 from posttrain.outputs.parents import require_out
 from posttrain.params.schema import Params
 from posttrain.reporting.charts import PLOTS, Plot, draw
@@ -41,7 +41,7 @@ def run(params: Params) -> None:
         ],
         samples=samples[: params.report.num_samples],
     )
-    with scratch("report") as folder:
+    with unpublished("report") as folder:
         out = folder / paths.REPORT.name
         out.write_text(page, encoding="utf-8")
         publish_files(out.parent, paths.REPORT.parent)

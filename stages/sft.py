@@ -11,7 +11,7 @@ from typing import Any
 
 from posttrain.outputs.checkpoints import Checkpoints
 from posttrain.outputs.facts import Origin
-from posttrain.outputs.manifest import read_jsonl, scratch
+from posttrain.outputs.manifest import read_jsonl, unpublished
 from posttrain.outputs.parents import require_out
 from posttrain.outputs.run_log import log_run
 from posttrain.params.schema import Params
@@ -37,7 +37,7 @@ def run(params: Params) -> None:
     start(params.seed, params.launch)
     rows = read_jsonl(PREPARED / "sft.jsonl")
     checkpoints = Checkpoints(Origin("sft", params))
-    with scratch("sft") as folder:
+    with unpublished("sft") as folder:
         config = trainer_config(params, folder / "trainer")  # first: ZeRO-3 shares weights out as they are loaded
         model, tokenizer = base_model(params, rows)
         dataset, too_long = to_dataset(rows, tokenizer, params)

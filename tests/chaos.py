@@ -114,7 +114,7 @@ def newest(root: Path, stage: str) -> int:
 
 
 def writing(root: Path, stage: str) -> bool:
-    return any(root.glob(f".posttrain/scratch/{stage}-*/trainer/checkpoint-*"))
+    return any(root.glob(f".posttrain/unpublished/{stage}-*/trainer/checkpoint-*"))
 
 
 def set_interval(root: Path, every_s: float) -> None:

@@ -167,9 +167,9 @@ def write(entries: dict[tuple[str, str], dict[str, Any]]) -> None:
     for (stage, path), entry in entries.items():
         next(dep for dep in data["stages"][stage]["deps"] if dep["path"] == path).update(entry)
     yaml.dump(data, text)
-    scratch = LOCK.with_suffix(".lock.new")
-    scratch.write_text(text.getvalue(), encoding="utf-8")
-    scratch.replace(LOCK)
+    unfinished = LOCK.with_suffix(".lock.new")
+    unfinished.write_text(text.getvalue(), encoding="utf-8")
+    unfinished.replace(LOCK)
 
 
 def remember(repo: Any, stages: list[str]) -> None:

@@ -29,9 +29,9 @@ def main(spec_path: Path, out_path: Path) -> int:
     results = {name: evaluate(path, spec, completions.get(name)) for name, path in spec["models"].items()}
     packages = ("lighteval", "transformers", "torch", "datasets", "latex2sympy2_extended", "sympy")
     results["versions"] = {name: importlib.metadata.version(name) for name in packages}
-    scratch = out_path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(results), encoding="utf-8")
-    scratch.replace(out_path)
+    unfinished = out_path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(results), encoding="utf-8")
+    unfinished.replace(out_path)
     problems = [f"{name}: {problem}" for name in spec["models"] for problem in results[name]["problems"]]
     for problem in problems:
         print(f"evaluate | {problem}", file=sys.stderr)

@@ -19,7 +19,7 @@ from typing import Any
 from posttrain.errors import RetryError
 from posttrain.outputs.facts import Origin
 from posttrain.outputs.manifest import MANIFEST, sha256, write_json
-from posttrain.paths import CHECKPOINTS, LOCKS, SCRATCH
+from posttrain.paths import CHECKPOINTS, LOCKS, UNPUBLISHED
 from posttrain.processes.lock import held
 
 KEEP = 2
@@ -131,8 +131,8 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 def discard(folder: Path) -> None:
     """Remove a folder so that a kill in between leaves all or nothing of it where it stood."""
-    SCRATCH.mkdir(parents=True, exist_ok=True)
-    doomed = SCRATCH / f"{CHECKPOINTS.name}-{folder.parent.name}-{folder.name}-{os.getpid()}"
+    UNPUBLISHED.mkdir(parents=True, exist_ok=True)
+    doomed = UNPUBLISHED / f"{CHECKPOINTS.name}-{folder.parent.name}-{folder.name}-{os.getpid()}"
     folder.replace(doomed)
     shutil.rmtree(doomed)
 

@@ -1,6 +1,6 @@
 """Outputs are published whole or not at all.
 
-A stage writes into `scratch(...)`, a folder that nobody reads, and `publish` renames it. `manifest.json` is written
+A stage writes into `unpublished(...)`, a folder that nobody reads, and `publish` renames it. `manifest.json` is written
 last, so a folder that has one is complete; every consumer calls `require_complete` before it reads.
 """
 
@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
-from posttrain.paths import SCRATCH
+from posttrain.paths import UNPUBLISHED
 
 MANIFEST = "manifest.json"
 
 
 @contextmanager
-def scratch(stage: str) -> Iterator[Path]:
+def unpublished(stage: str) -> Iterator[Path]:
     """An empty folder on the outputs' file system, removed at the end; what a killed run left is removed now."""
-    for left in SCRATCH.glob(f"{stage}-*"):
+    for left in UNPUBLISHED.glob(f"{stage}-*"):
         if not _alive(int(left.name.rpartition("-")[2])):
             shutil.rmtree(left, ignore_errors=True)
-    folder = SCRATCH / f"{stage}-{os.getpid()}"
+    folder = UNPUBLISHED / f"{stage}-{os.getpid()}"
     try:
         folder.mkdir(parents=True)  # in here, for a signal that comes with it
         yield folder

@@ -44,9 +44,9 @@ def apply_recipe(name: str) -> None:
 
     Raises: InputError if there is no such recipe, or if the result would not be valid params.
     """
-    scratch = PARAMS.with_suffix(".yaml.tmp")
-    scratch.write_text(overlaid(name, {}), encoding="utf-8")
-    scratch.replace(PARAMS)
+    unfinished = PARAMS.with_suffix(".yaml.tmp")
+    unfinished.write_text(overlaid(name, {}), encoding="utf-8")
+    unfinished.replace(PARAMS)
 
 
 def overlaid(recipe: str | None, changes: Mapping[str, Any], params: str | None = None) -> str:

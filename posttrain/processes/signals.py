@@ -29,7 +29,7 @@ class NotedSignals:
 
 @contextmanager
 def sigterm_exits() -> Iterator[None]:
-    """SIGTERM raises SystemExit, so that scratch folders and child processes are cleaned up; afterwards as before.
+    """SIGTERM raises SystemExit, so that unpublished folders and child processes are cleaned up; afterwards as before.
 
     Without effect outside the main thread, where Python sets no handler.
     """

@@ -39,7 +39,7 @@ def test_repro_runs_every_stage(repro: Done, clone: Path) -> None:
     assert (clone / "results/report.html").is_file()
     # The trainers leave nothing behind, pickles least of all.
     assert {path.suffix for path in (clone / "models/grpo").iterdir()} == {".json", ".safetensors", ".jinja", ".md"}
-    assert not list((clone / ".posttrain/scratch").iterdir())
+    assert not list((clone / ".posttrain/unpublished").iterdir())
 
 
 def test_no_test_problem_was_trained_on(repro: Done, clone: Path) -> None:
@@ -254,5 +254,5 @@ def test_an_ended_evaluation_leaves_no_process(repro: Done, run: Run, clone: Pat
     assert process.wait(30) == (128 + number if number == signal.SIGTERM else -number)
     wait(lambda: not lighteval(), 1 if number == signal.SIGTERM else 10)
     if number == signal.SIGTERM:
-        assert not list((clone / ".posttrain/scratch").iterdir())
+        assert not list((clone / ".posttrain/unpublished").iterdir())
     assert hashes(clone / "results") == before

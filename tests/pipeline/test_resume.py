@@ -110,7 +110,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(
 
 def test_killed_while_it_writes_a_checkpoint(forks: Any, never_killed: Path, root: Path) -> None:
     def half_written() -> list[Path]:
-        return [p for p in root.glob(".posttrain/scratch/grpo-*/trainer/checkpoint-*") if p.name > "checkpoint-1"]
+        return [p for p in root.glob(".posttrain/unpublished/grpo-*/trainer/checkpoint-*") if p.name > "checkpoint-1"]
 
     for _ in range(20):
         run = Run(forks, root, "grpo")
@@ -121,7 +121,7 @@ def test_killed_while_it_writes_a_checkpoint(forks: Any, never_killed: Path, roo
     assert half_written(), "never hit the moment"
     assert "left out" not in finished(forks, root, "grpo")
     assert_same_bytes(root, never_killed, "grpo")
-    assert not list(root.glob(".posttrain/scratch/*"))
+    assert not list(root.glob(".posttrain/unpublished/*"))
 
 
 def test_killed_after_its_last_step(forks: Any, never_killed: Path, root: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_signal_saves_the_step_and_exits_75(
     assert f"posttrain {stage}: {number.name}: stopped after step {step} of" in run.output()
     assert f"to go on: posttrain {stage}" in run.output()
     assert "Traceback" not in run.output()
-    assert not list(root.glob(".posttrain/scratch/*"))
+    assert not list(root.glob(".posttrain/unpublished/*"))
     assert f"goes on after step {step}" in finished(forks, root, stage)
     assert_same_bytes(root, never_killed, stage)
 
@@ -155,11 +155,11 @@ def test_a_signal_saves_the_step_and_exits_75(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_training_stops_at_once(forks: Any, root: Path, number: signal.Signals) -> None:
     run = Run(forks, root, "grpo")
-    assert run.until(lambda: list(root.glob(".posttrain/scratch/grpo-*"))), run.output()  # next it loads two models
+    assert run.until(lambda: list(root.glob(".posttrain/unpublished/grpo-*"))), run.output()  # next it loads two models
     run.signal(number)
     assert run.wait() == 128 + number, run.output()
     assert "Traceback" not in run.output()
-    assert not list(root.glob(".posttrain/scratch/*"))
+    assert not list(root.glob(".posttrain/unpublished/*"))
 
 
 def test_a_second_signal_stops_at_once(forks: Any, root: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_server_gives_what_transformers_gives(
 ) -> None:
     assert repro.returncode == 0, repro.stderr
     folder = tmp_path / "copy"
-    shutil.copytree(clone, folder, symlinks=True, ignore=shutil.ignore_patterns(".dvc", "scratch"))
+    shutil.copytree(clone, folder, symlinks=True, ignore=shutil.ignore_patterns(".dvc", "unpublished"))
     for seed, model in enumerate(("sft", "grpo")):
         scatter_weights(folder / "models" / model, seed)
     found = {use_vllm: evaluated(runner(folder), folder, use_vllm) for use_vllm in (False, True)}

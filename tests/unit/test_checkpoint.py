@@ -22,7 +22,7 @@ from posttrain.outputs.disk import readable
 from posttrain.outputs.facts import Origin, differences
 from posttrain.outputs.manifest import MANIFEST
 from posttrain.params.file import load_params
-from posttrain.paths import CHECKPOINTS, PARAMS, SCRATCH
+from posttrain.paths import CHECKPOINTS, PARAMS, UNPUBLISHED
 from tests.conftest import ParamsWith
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def print_of(stage: str, changes: ParamsWith | Any = None) -> str:
 
 def source(step: int) -> Path:
     """What a trainer wrote for a step."""
-    folder = SCRATCH / "trainer" / f"checkpoint-{step}"
+    folder = UNPUBLISHED / "trainer" / f"checkpoint-{step}"
     (folder / "global_step").mkdir(parents=True)
     (folder / "model.safetensors").write_text(f"weights of {step}", encoding="utf-8")
     (folder / "global_step/optimizer.pt").write_text(f"moments of {step}", encoding="utf-8")
@@ -196,7 +196,7 @@ def test_a_checkpoint_is_moved_in_with_the_hash_of_each_file(project: Path) -> N
     path = written(20).folder / "step-20"
     assert json.loads((path / MANIFEST).read_text())["step"] == 20
     assert set(json.loads((path / MANIFEST).read_text())["files"]) == {"model.safetensors", "global_step/optimizer.pt"}
-    assert not (SCRATCH / "trainer/checkpoint-20").exists()
+    assert not (UNPUBLISHED / "trainer/checkpoint-20").exists()
 
 
 def test_the_last_two_are_kept(project: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(project: Path) -> None:
         process.join()
         assert 2 <= len(numbers(checkpoints)) <= 3  # the third: killed before the oldest was removed
         assert [checkpoints.fault(path) for path in steps(checkpoints.folder)].count(None) == len(numbers(checkpoints))
-        shutil.rmtree(SCRATCH)
+        shutil.rmtree(UNPUBLISHED)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from posttrain.evaluation.metrics import join, model_metrics, summary
 from posttrain.evaluation.statistics import Interval, bootstrap_interval, sign_flip_p_value, verdict
 from posttrain.outputs.manifest import MANIFEST, publish, sha256, write_jsonl
 from posttrain.params.schema import Params
-from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, RUN_LOG, SCRATCH, SFT_MODEL
+from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, RUN_LOG, SFT_MODEL, UNPUBLISHED
 from posttrain.rewards.scoring import Verifier
 from stages import evaluate
 from tests.held_locks import is_released
@@ -455,13 +455,13 @@ def test_evaluate_end_to_end(project: Path, params_with: ParamsWith, monkeypatch
     first = {path.name: path.read_bytes() for path in EVALUATE_RESULTS.iterdir()}
     evaluate.run(params)
     assert {path.name: path.read_bytes() for path in EVALUATE_RESULTS.iterdir()} == first
-    assert list(SCRATCH.iterdir()) == []
+    assert list(UNPUBLISHED.iterdir()) == []
     # A failure keeps what was there.
     interpreter(monkeypatch, "import sys\nsys.exit('no such model')\n")
     with pytest.raises(PosttrainError):
         evaluate.run(params)
     assert {path.name: path.read_bytes() for path in EVALUATE_RESULTS.iterdir()} == first
-    assert list(SCRATCH.iterdir()) == []
+    assert list(UNPUBLISHED.iterdir()) == []
 
 
 @pytest.mark.parametrize(("missing", "stage"), [(PREPARED, "prepare"), (SFT_MODEL, "sft"), (GRPO_MODEL, "grpo")])

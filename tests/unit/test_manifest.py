@@ -15,11 +15,11 @@ from posttrain.outputs.manifest import (
     publish_files,
     read_jsonl,
     require_complete,
-    scratch,
+    unpublished,
     write_json,
     write_jsonl,
 )
-from posttrain.paths import SCRATCH
+from posttrain.paths import UNPUBLISHED
 from tests.conftest import PROJECT
 
 # FIPS 180-2, appendix B.1, and the hash of nothing.
@@ -104,28 +104,28 @@ def test_a_file_instead_of_a_folder_is_no_output(project: Path) -> None:
 
 
 def test_scratch_is_empty_at_first_and_gone_at_the_end(project: Path) -> None:
-    with scratch("prepare") as folder:
+    with unpublished("prepare") as folder:
         assert list(folder.iterdir()) == []
         written(folder, {"half.txt": "abc"})
-    assert list(SCRATCH.iterdir()) == []
+    assert list(UNPUBLISHED.iterdir()) == []
 
 
 def test_scratch_is_gone_after_an_exception(project: Path) -> None:
     def interrupted() -> None:
-        with scratch("prepare") as folder:
+        with unpublished("prepare") as folder:
             written(folder, {"sub/half.txt": "abc"})
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert list(SCRATCH.iterdir()) == []
+    assert list(UNPUBLISHED.iterdir()) == []
 
 
 def test_what_was_published_from_scratch_stays(project: Path) -> None:
-    with scratch("prepare") as folder:
+    with unpublished("prepare") as folder:
         publish(written(folder / "work", {"a.txt": "abc"}), project / "out", {})
     assert names(project / "out") == {"a.txt", "manifest.json"}
-    assert list(SCRATCH.iterdir()) == []
+    assert list(UNPUBLISHED.iterdir()) == []
 
 
 def test_equal_data_are_equal_bytes(project: Path) -> None:
@@ -154,10 +154,12 @@ def test_scratch_sweeps_what_a_killed_run_left_and_spares_a_living_one(
     monkeypatch.chdir(tmp_path)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    left, living, other = (SCRATCH / name for name in (f"sft-{dead.pid}", f"sft-{os.getppid()}", f"grpo-{dead.pid}"))
+    left, living, other = (
+        UNPUBLISHED / name for name in (f"sft-{dead.pid}", f"sft-{os.getppid()}", f"grpo-{dead.pid}")
+    )
     for folder in (left, living, other):
         folder.mkdir(parents=True)
-    with scratch("sft"):
+    with unpublished("sft"):
         assert not left.exists()
         assert living.is_dir()
         assert other.is_dir()

@@ -39,7 +39,7 @@ from posttrain.grpo.health import RULES, reward_weights
 from posttrain.launch.layout import layout
 from posttrain.outputs.manifest import MANIFEST
 from posttrain.params.schema import Params
-from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, REPORT, SCRATCH, SFT_MODEL
+from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, REPORT, SFT_MODEL, UNPUBLISHED
 from posttrain.prompts import completion_text
 from posttrain.training.trackers import require_trackers
 from posttrain.vllm.rollouts import require_completions, require_rollouts
@@ -96,7 +96,7 @@ def check_grpo_options(work: Workspace) -> list[Finding]:
         return []
     from posttrain.grpo.trainer import trainer_config
 
-    trainer_config(work.params, SCRATCH)
+    trainer_config(work.params, UNPUBLISHED)
     return [Finding("ok", "further options", "grpo.trl", ", ".join(work.params.grpo.trl))]
 
 
@@ -120,7 +120,7 @@ def check_sft_options(work: Workspace) -> list[Finding]:
         return []
     from posttrain.sft.trainer import trainer_config
 
-    trainer_config(work.params, SCRATCH)
+    trainer_config(work.params, UNPUBLISHED)
     return [Finding("ok", "further options", "sft.trl", ", ".join(work.params.sft.trl))]
 
 
