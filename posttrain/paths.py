@@ -19,7 +19,7 @@ GRPO_RESULTS = Path("results/grpo")
 EVALUATE_RESULTS = Path("results/evaluate")
 REPORT = Path("results/report.html")
 
-# Untracked: unpublished folders that become outs by one rename, what may differ between two equal runs (seconds), and what
+# Untracked: what becomes an out by one rename, what may differ between two equal runs (seconds), and what
 # a killed run goes on from, which has to outlive the outs that DVC removes before it runs a stage. Runs of flows with
 # other params have a worktree each, and leave a report.
 UNPUBLISHED = Path(".posttrain/unpublished")
