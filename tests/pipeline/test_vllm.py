@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from posttrain.outputs.manifest import MANIFEST, file_hashes, sha256, write_json
 from posttrain.params.recipes import overlaid
 from tests.pipeline.conftest import POSTTRAIN, ROOT, Run, runner
 from tests.unit.test_vllm import free_port
@@ -35,6 +36,9 @@ def scatter_weights(model: Path, seed: int) -> None:
     noise = torch.Generator().manual_seed(seed)
     weights = {name: value + torch.randn(value.shape, generator=noise) for name, value in load_file(file).items()}
     save_file(weights, file, metadata={"format": "pt"})
+    manifest = json.loads((model / MANIFEST).read_text())
+    parents = {parent: sha256(model.parents[1] / parent / MANIFEST) for parent in manifest["parents"]}
+    write_json(model / MANIFEST, {**manifest, "parents": parents, "files": file_hashes(model)})
 
 
 def test_a_server_gives_what_transformers_gives(
