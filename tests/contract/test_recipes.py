@@ -13,20 +13,10 @@ import pytest
 from posttrain import paths
 from posttrain.cli import main
 from posttrain.commands.check.rules import master_weights
-from posttrain.commands.plan.command import engine_of, work_of
-from posttrain.commands.plan.model import QWEN, Decoder, decoder
-from posttrain.commands.plan.plan import Plan
-from posttrain.commands.plan.request import (
-    DDP,
-    LORA,
-    ZERO2,
-    ZERO3,
-    Cluster,
-    Engine,
-    Strategy,
-    Work,
-    default_reserve_gib,
-)
+from posttrain.commands.plan.machine import GIB, Machine
+from posttrain.commands.plan.model import QWEN, from_config
+from posttrain.commands.plan.plan import DDP, LORA, ZERO2, ZERO3, Plan, Strategy
+from posttrain.commands.plan.work import Work, grpo_work, sft_work
 from posttrain.data.problems import from_source
 from posttrain.params.file import load_params, read_yaml
 from posttrain.params.recipes import apply_recipe, list_recipes
@@ -83,10 +73,10 @@ def test_a_recipe_names_what_it_is_planned_for(name: str, recipes: Path) -> None
 @pytest.mark.parametrize("name", HARDWARE)
 def test_grpo_fits(name: str, recipes: Path) -> None:
     params, hardware = applied(name), HARDWARE[name]
-    work = work_of({"prompt_length": PROMPT}, params)
+    work = grpo_work({"prompt_length": PROMPT}, params)
     micro = batch_plan(work.sequences, params.launch.micro_batch_size, hardware.gpus).per_device
     assert micro == params.launch.micro_batch_size
-    assert gib(params, hardware, work, micro, engine=engine_of({}, params)) <= hardware.memory_gib
+    assert gib(params, hardware, work, micro) <= hardware.memory_gib
 
 
 @pytest.mark.parametrize("name", HARDWARE)
@@ -94,37 +84,25 @@ def test_sft_fits(name: str, recipes: Path) -> None:
     """It has no reference and generates nothing but four samples; every token of a row may be one of the completion."""
     params, hardware = applied(name), HARDWARE[name]
     micro = batch_plan(params.sft.batch_size, params.launch.micro_batch_size, hardware.gpus).per_device
-    grpo = work_of({"prompt_length": PROMPT}, params)
-    work = replace(grpo, sequences=hardware.gpus, prompt=0, completion=params.sft.max_length, reference=False)
     assert micro == params.launch.micro_batch_size
-    assert gib(params, hardware, work, micro) <= hardware.memory_gib
+    samples = replace(sft_work(params), prompts_per_step=hardware.gpus, generates=True)
+    assert gib(params, hardware, samples, micro) <= hardware.memory_gib
 
 
-def gib(
-    params: Params,
-    hardware: Hardware,
-    work: Work,
-    micro: int,
-    strategy: Strategy | None = None,
-    engine: Engine | None = None,
-) -> float:
+def gib(params: Params, hardware: Hardware, work: Work, micro: int, strategy: Strategy | None = None) -> float:
     """What one GPU needs, by plan's formulas, for the recipe's micro-batch and choice of activations."""
-    cluster = Cluster(hardware.gpus, hardware.memory_gib, default_reserve_gib(hardware.memory_gib))
-    plan = Plan(model_of(hardware), work, cluster, "mixed", chunked=True, engine=engine)
-    need = plan.memory(strategy or hardware.strategy, work.reference, params.launch.activation_checkpointing, micro)
-    return need.total / 2**30
-
-
-def model_of(hardware: Hardware) -> Decoder:
-    return decoder(QWEN[hardware.config], hardware.config)
+    model, machine = from_config(QWEN[hardware.config], hardware.config), Machine(hardware.gpus, hardware.memory_gib)
+    assert model is not None
+    recompute = params.launch.activation_checkpointing
+    return Plan(model, work, machine, strategy or hardware.strategy, recompute, micro).total / GIB
 
 
 def test_what_does_not_fit_is_seen(recipes: Path) -> None:
     """The same test with a GPU's share at once, or all weights in each process, is not passed."""
     params, hardware = applied("lora-24gb"), HARDWARE["lora-24gb"]
-    assert gib(params, hardware, work_of({}, params), 64) > hardware.memory_gib
+    assert gib(params, hardware, grpo_work({}, params), 64) > hardware.memory_gib
     params, hardware = applied("qwen-7b-zero3"), HARDWARE["qwen-7b-zero3"]
-    assert gib(params, hardware, work_of({}, params), 1, DDP) > hardware.memory_gib
+    assert gib(params, hardware, grpo_work({}, params), 1, DDP) > hardware.memory_gib
 
 
 @pytest.mark.parametrize("name", HARDWARE)

@@ -1,8 +1,10 @@
 """The preflight: every rule speaks where it should and is silent elsewhere; the tutorial's pitfalls by name."""
 
 import json
+import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,13 @@ from tokenizers import AddedToken
 
 from posttrain.cli import main
 from posttrain.commands.check import checks as check
-from posttrain.commands.check import estimate, rules
-from posttrain.commands.check.estimate import Shape
+from posttrain.commands.check import resources, rules
+from posttrain.commands.check.resources import PROCESS_GIB, check_resources, memory_and_time
 from posttrain.commands.check.rules import Finding
+from posttrain.commands.plan.machine import GIB, Machine
+from posttrain.commands.plan.model import Model, from_config
+from posttrain.commands.plan.plan import DDP, Plan
+from posttrain.commands.plan.table import duration
 from posttrain.errors import InputError
 from posttrain.outputs.manifest import publish
 from posttrain.params.file import load_params
@@ -183,28 +189,48 @@ def test_parameters_are_counted_as_they_are(params_with: ParamsWith) -> None:
     scratch = params_with({}).model.scratch
     tokenizer = train_tokenizer(TRACES, scratch.vocab_size)
     model = random_model(scratch, tokenizer)
-    counted = estimate.shape(model.config.to_dict())
-    assert counted is not None
-    assert counted.tied
-    # all but biases and norms: 3 layers of (64 + 2 x 64) biases and 2 x 64 norms, and a last norm of 64
-    assert counted.parameters == model.num_parameters() - 3 * (3 * 64 + 2 * 64) - 64
-    assert estimate.shape({"n_embd": 64}) is None
+    before_it_is_made = {**check.Workspace(params_with({})).config("sft"), "vocab_size": len(tokenizer)}
+    for config in (model.config.to_dict(), before_it_is_made):
+        counted = from_config(config, "x")
+        assert counted is not None
+        assert counted.parameters == model.num_parameters()
 
 
-def test_memory_and_time_by_hand() -> None:
-    model = Shape(hidden=10, intermediate=20, layers=2, vocab=100, key_values=10, tied=True)
-    # 100 x 10, and 2 layers of 2 x 10 x 10 + 2 x 10 x 10 + 3 x 10 x 20
-    assert model.parameters == 1000 + 2 * (200 + 200 + 600)
-    states, activations, logits = 3000 * 4 * 5, 4 * 50 * 2 * (180 + 80) * 4, 4 * 40 * 100 * 4 * 3
-    need = estimate.memory_gib(model, 4, 50, 40, weights_bytes=4, reference=True)
-    assert need == pytest.approx(estimate.BASE_GIB + (states + activations + logits) / 2**30)
-    # 1200 operations a second at 40 %: 480; overhead 4 ms
-    assert estimate.sft_step_s(model, 10, 1200) == pytest.approx(6 * 3000 * 10 / 480 + 3 * 0.004)
-    decode, update = 5 * (2 * 3000 * 4 / 480 + 0.004), 8 * 3000 * 4 * (7 + 5) / 480
-    assert estimate.grpo_step_s(model, 4, 7, 5, 1200) == pytest.approx(decode + update)
-    assert estimate.resources("sft", 2.0, 1.9, 10, "x").level == "warn"
-    assert estimate.resources("sft", 2.0, 2.0, 10, "x").saw == "about 2.0 of 2.0 GiB free on x, about 10 s"
-    assert [estimate.duration(s) for s in (119, 600, 7200)] == ["119 s", "10 min", "2 h"]
+def test_another_kind_of_model_is_counted_by_its_widths() -> None:
+    config = {"hidden_size": 10, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = from_config({"model_type": "olmo2", **config, "vocab_size": 100, "tie_word_embeddings": True}, "x")
+    # 100 x 10, and 2 layers of 2 x 10 x 10 + 2 x 10 x 10 + 3 x 10 x 20, with two norms of 10; and a last norm
+    assert model is not None
+    assert model.parameters == 1000 + 2 * (200 + 200 + 600 + 20) + 10
+    assert from_config({"n_embd": 64}, "x") is None
+    assert from_config({**config, "vocab_size": None}, "x") is None
+
+
+def test_memory_and_time_by_hand(project: Path, params_with: ParamsWith) -> None:
+    model = Model("x", 10, 20, 2, 100, queries=10, key_values=10, parameters=3000, adapter=1)
+    # 1200 operations a second at 40 %: 480; 4 ms a forward pass
+    machine = Machine(1, 1.0, PROCESS_GIB, 1.2e-9, bandwidth=math.inf, triton=False, pass_s=0.002, layer_s=0.001)
+    params = params_with({"sft.batch_size": 8, "sft.max_length": 50})
+    sft = Plan(model, resources.asked("sft", check.Workspace(params)), machine, DDP, micro_batch=4)
+    layer = 4 * (20 + 20 + 80) + 2 * 10 * (4 + 8)
+    tokens = 4 * 50
+    logits = tokens * 100 * 4 * 8 + 4 * tokens * 10 + 4 * 100 * 10  # a tile and seven copies, and two gradients
+    assert sft.total == pytest.approx(PROCESS_GIB * GIB + 3000 * 4 * 4 + tokens * (2 * layer + 120) + logits)
+    assert sft.step_s == pytest.approx(6 * 3000 * 8 * 50 / 480 + 2 * 3 * 0.004)
+    params = params_with({"grpo.prompts_per_step": 2, "grpo.num_generations": 2, "grpo.max_completion_length": 5})
+    work = replace(resources.asked("grpo", check.Workspace(params)), prompt_length=7)
+    grpo = Plan(model, work, machine, DDP, micro_batch=4)
+    decode = 7 * 2 * 3000 * 4 / 480 + 5 * (2 * 3000 * 4 / 480 + 0.004)
+    scoring, update = 2 * 3000 * 4 * 12 / 480 + 0.004, 6 * 3000 * 4 * 12 / 480 + 3 * 0.004
+    assert grpo.step_s == pytest.approx(decode + scoring + update)
+    logits = 20 * 100 * 4 * 8 + 4 * 20 * 10 + 4 * 100 * 10
+    assert grpo.total == pytest.approx(PROCESS_GIB * GIB + 3000 * 4 * 5 + 48 * (2 * layer + 120) + logits)
+    need_gib = grpo.total / GIB
+    assert memory_and_time("x", grpo, need_gib - 0.01, "x").level == "warn"
+    assert memory_and_time("x", grpo, need_gib, "x").level == "ok"
+    seconds = duration(resources.START_S + grpo.work.max_steps * grpo.step_s)
+    assert memory_and_time("x", grpo, 2.0, "a").saw == f"about {need_gib:.1f} of 2.0 GiB free on a, about {seconds}"
+    assert [duration(s) for s in (119, 600, 7200)] == ["119 s", "10 min", "2 h"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -383,17 +409,51 @@ def test_every_kind_of_reward_is_tried_on_groups(project: Path, params_with: Par
     assert "ZeroDivisionError" in faults[0].saw
 
 
-def test_a_colocated_vllm_needs_its_share_unless_it_sleeps(project: Path, params_with: ParamsWith) -> None:
+def plan_of(work: check.Workspace, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """What check_resources estimates for grpo, before it is rounded."""
+    found: list[Plan] = []
+
+    def keep(name: str, plan: Plan, free_gib: float, device: str) -> Finding:
+        found.append(plan)
+        return memory_and_time(name, plan, free_gib, device)
+
+    monkeypatch.setattr(resources, "memory_and_time", keep)
+    check_resources("grpo", work)
+    return found[0]
+
+
+def test_a_colocated_vllm_needs_its_share_unless_it_sleeps(
+    project: Path, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_sft_model(params_with({}))
 
-    def need(changes: dict[str, Any]) -> float:
-        (finding,) = check.check_grpo_resources(check.Workspace(params_with(changes)))
-        return float(re.findall(r"about ([\d.]+) of", finding.saw)[0])
+    def planned(share: float, sleeps: bool) -> Plan:
+        vllm = {"gpu_memory_utilization": share, "enable_sleep_mode": sleeps}
+        changes = {"grpo.use_vllm": True} | {f"launch.vllm.{name}": value for name, value in vllm.items()}
+        return plan_of(check.Workspace(params_with(changes)), monkeypatch)
 
-    share = {"grpo.use_vllm": True, "launch.vllm.gpu_memory_utilization": 0.5}
-    awake, asleep = need(share), need(share | {"launch.vllm.enable_sleep_mode": True})
-    assert asleep == need({})
-    assert awake - asleep == pytest.approx(0.5 * estimate.system_memory_gib("MemTotal"), abs=0.1)
+    plain = plan_of(check.Workspace(params_with({})), monkeypatch)
+    steps, half = plain.activations + plain.logits, 0.5 * resources.system_memory_gib("MemTotal") * GIB
+    assert planned(0.5, sleeps=False).total - plain.total == pytest.approx(half)
+    assert planned(0.5, sleeps=True).total - plain.total == pytest.approx(half - steps)
+    assert planned(0.001, sleeps=True).total == plain.total  # less than a pass takes while it sleeps
+    assert half > steps > 0.001 * 2 * half
+
+
+def test_a_vllm_that_holds_no_completion_is_named(project: Path, params_with: ParamsWith) -> None:
+    make_sft_model(params_with({}))
+    share = {"grpo.use_vllm": True, "launch.vllm.gpu_memory_utilization": 1e-6}
+    (finding,) = check_resources("grpo", check.Workspace(params_with(share)))
+    assert (finding.level, finding.where) == ("warn", "launch.vllm.gpu_memory_utilization")
+
+
+def test_processes_on_a_cpu_share_its_memory(project: Path, params_with: ParamsWith) -> None:
+    def free(processes: int) -> float:
+        launch = {"launch.strategy": "ddp" if processes > 1 else "single", "launch.processes": processes}
+        (finding,) = check_resources("sft", check.Workspace(params_with(launch)))
+        return float(re.findall(r"of ([\d.]+) GiB", finding.saw)[0])
+
+    assert free(4) == pytest.approx(free(1) / 4, rel=0.2)
 
 
 def test_a_model_without_a_template_is_a_fault(project: Path, params_with: ParamsWith) -> None:

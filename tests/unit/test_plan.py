@@ -12,28 +12,25 @@ from typing import Any
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from trl.kernels.chunked_logprob import _backward_tile
 
 from posttrain.cli import main
-from posttrain.commands.check.estimate import GIB, Shape
-from posttrain.commands.plan import command as plan_command
-from posttrain.commands.plan import memory as plan_memory
-from posttrain.commands.plan import model as plan_model
-from posttrain.commands.plan import request as plan_request
-from posttrain.commands.plan import seconds as plan_seconds
-from posttrain.commands.plan.model import Decoder
-from posttrain.commands.plan.plan import Plan
-from posttrain.commands.plan.request import DDP, LORA, PRECISIONS, ZERO2, ZERO3, Cluster, Engine, Work
+from posttrain.commands.plan import command, model
+from posttrain.commands.plan.machine import GIB, Machine
+from posttrain.commands.plan.model import Model
+from posttrain.commands.plan.plan import BUCKET, DDP, LORA, TILE_COPIES, ZERO2, ZERO3, Plan, Strategy
+from posttrain.commands.plan.work import Work, grpo_work
 from posttrain.errors import InputError
 from posttrain.params.file import load_params
 from posttrain.params.recipes import overlaid
 from posttrain.paths import PARAMS
 
-MIXED = PRECISIONS["mixed"]
-SEVEN = plan_model.of_size(7e9)
-WORK = Work(512, 256, 1024, iterations=1, steps=500, reference=True, rank=16, adapters=False)
-NODE = Cluster(8, 80.0, plan_request.default_reserve_gib(80.0))
-ASLEEP = Engine(server=False, tensor_parallel=1, share=0.3, sleeps=True)
-SERVER = Engine(server=True, tensor_parallel=2, share=0.9, sleeps=False)
+SEVEN = model.of_size(7e9)
+WORK = Work(32, 16, prompt_length=256, max_completion_length=1024, max_steps=500, lora_rank=16)
+NODE = Machine(8, 80.0)
+ASLEEP: dict[str, Any] = {"vllm": "colocate", "gpu_memory_utilization": 0.3, "enable_sleep_mode": True}
+AWAKE = {**ASLEEP, "enable_sleep_mode": False}
+SERVER: dict[str, Any] = {"vllm": "server", "gpu_memory_utilization": 0.9, "tensor_parallel_size": 2}
 SMALL = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
 TINY = {**SMALL, "num_key_value_heads": 2, "vocab_size": 384}
 
@@ -43,7 +40,7 @@ TINY = {**SMALL, "num_key_value_heads": 2, "vocab_size": 384}
 
 
 @pytest.mark.parametrize(
-    ("config", "model"),
+    ("config", "kind"),
     [
         (Qwen2Config(**TINY), Qwen2ForCausalLM),
         (Qwen2Config(**TINY, tie_word_embeddings=True), Qwen2ForCausalLM),
@@ -52,13 +49,13 @@ TINY = {**SMALL, "num_key_value_heads": 2, "vocab_size": 384}
         (LlamaConfig(**TINY, attention_bias=True, mlp_bias=True), LlamaForCausalLM),
     ],
 )
-def test_the_parameters_of_a_config_are_those_of_the_model(config: Any, model: Any, tmp_path: Path) -> None:
+def test_the_parameters_of_a_config_are_those_of_the_model(config: Any, kind: Any, tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
-    real = model(config)
-    counted = plan_model.from_config(tmp_path / "config.json")
+    real = kind(config)
+    counted = model.of_file(tmp_path / "config.json")
     assert counted.parameters == sum(p.numel() for p in real.parameters())
     linear = [m for name, m in real.named_modules() if isinstance(m, torch.nn.Linear) and name != "lm_head"]
-    assert counted.adapted == sum(m.in_features + m.out_features for m in linear)
+    assert counted.adapter == sum(m.in_features + m.out_features for m in linear)
 
 
 @pytest.mark.parametrize(
@@ -66,15 +63,21 @@ def test_the_parameters_of_a_config_are_those_of_the_model(config: Any, model: A
     [("Qwen2.5-0.5B", 494_032_768), ("Qwen2.5-1.5B", 1_543_714_304), ("Qwen2.5-7B", 7_615_616_512)],
 )
 def test_the_widths_are_those_of_published_models(name: str, parameters: int) -> None:
-    assert plan_model.decoder(plan_model.QWEN[name], name).parameters == parameters
+    assert counted(model.QWEN[name]).parameters == parameters
+
+
+def counted(config: Mapping[str, Any]) -> Model:
+    found = model.from_config(config, "x")
+    assert found is not None
+    return found
 
 
 def test_a_size_alone_takes_the_nearest_widths() -> None:
-    assert (SEVEN.parameters, SEVEN.shape.hidden, SEVEN.shape.layers) == (7_000_000_000, 3584, 28)
-    assert plan_model.of_size(2e9).shape.hidden == 1536
+    assert (SEVEN.parameters, SEVEN.hidden, SEVEN.layers) == (7_000_000_000, 3584, 28)
+    assert model.of_size(2e9).hidden == 1536
     for size in (1e6, 1e12):
         with pytest.raises(InputError, match="--config"):
-            plan_model.of_size(size)
+            model.of_size(size)
 
 
 @pytest.mark.parametrize(
@@ -83,33 +86,40 @@ def test_a_size_alone_takes_the_nearest_widths() -> None:
 def test_a_config_that_cannot_be_counted_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError):
-        plan_model.from_config(tmp_path / "config.json")
+        model.of_file(tmp_path / "config.json")
     with pytest.raises(InputError):
-        plan_model.from_config(tmp_path / "missing.json")
+        model.of_file(tmp_path / "missing.json")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Memory
 
 
+def planned(strategy: Strategy = DDP, work: Work = WORK, machine: Machine = NODE, **changes: Any) -> Plan:
+    return replace(Plan(SEVEN, work, machine, strategy), **changes)
+
+
+def states(plan: Plan) -> tuple[float, float, float]:
+    return plan.weights, plan.gradients, plan.optimizer
+
+
 def test_states_by_hand() -> None:
     p = 7e9
-    assert plan_memory.states(SEVEN, DDP, 8, MIXED, 16) == (2 * p, 2 * p, 12 * p)
-    assert plan_memory.states(SEVEN, ZERO2, 8, MIXED, 16) == (2 * p, 2 * p / 8, 12 * p / 8)
-    assert plan_memory.states(SEVEN, ZERO3, 8, MIXED, 16) == (2 * p / 8, 2 * p / 8, 12 * p / 8)
-    assert sum(plan_memory.states(SEVEN, ZERO3, 8, MIXED, 16)) == p * 16 / 8 == 14e9
-    assert plan_memory.states(SEVEN, DDP, 1, PRECISIONS["float32"], 16) == (4 * p, 4 * p, 8 * p)
+    assert states(planned(DDP)) == (2 * p, 2 * p, 12 * p)
+    assert states(planned(ZERO2)) == (2 * p, 2 * p / 8, 12 * p / 8)
+    assert states(planned(ZERO3)) == (2 * p / 8, 2 * p / 8, 12 * p / 8)
+    assert sum(states(planned(ZERO3))) == p * 16 / 8 == 14e9
+    alone = planned(DDP, replace(WORK, precision="float32"), replace(NODE, gpus=1))
+    assert states(alone) == (4 * p, 4 * p, 8 * p)
     # 28 layers; q, o: 2 x (3584 + 3584); k, v: 2 x (3584 + 512); gate, up, down: 3 x (3584 + 18944)
     adapter = 16 * 28 * (2 * 7168 + 2 * 4096 + 3 * 22528)
-    assert plan_memory.states(SEVEN, LORA, 8, MIXED, 16) == (2 * p + 4 * adapter, 4 * adapter, 8 * adapter)
+    assert states(planned(LORA)) == (2 * p + 4 * adapter, 4 * adapter, 8 * adapter)
 
 
 def test_a_figure_of_the_zero_paper() -> None:
     # Figure 1 of arXiv:1910.02054: 7.5 billion parameters, 64 GPUs: 120 GB, 16.6 GB and 1.9 GB.
-    model = replace(SEVEN, parameters=7_500_000_000)
-    total = {
-        strategy.name: sum(plan_memory.states(model, strategy, 64, MIXED, 1)) / 1e9 for strategy in (DDP, ZERO2, ZERO3)
-    }
+    asked = {"model": replace(SEVEN, parameters=7_500_000_000), "machine": replace(NODE, gpus=64)}
+    total = {strategy.name: sum(states(planned(strategy, **asked))) / 1e9 for strategy in (DDP, ZERO2, ZERO3)}
     assert total["ddp"] == pytest.approx(120.0)
     assert total["zero2"] == pytest.approx(16.6, abs=0.05)
     assert total["zero3 / fsdp"] == pytest.approx(1.9, abs=0.05)
@@ -122,17 +132,17 @@ def test_states_and_update_are_deepspeeds_own_estimate(gpus: int, monkeypatch: p
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as zero3
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as zero2
 
-    for model in (SEVEN, plan_model.of_size(1.5e9)):
-        p, update = model.parameters, plan_memory.update(model, ZERO2, gpus, MIXED)
-        ours = sum(plan_memory.states(model, ZERO2, gpus, MIXED, 1)) + update
+    for kind in (SEVEN, model.of_size(1.5e9)):
+        p, largest, machine = kind.parameters, kind.largest_layer, replace(NODE, gpus=gpus)
+        second, third = (planned(strategy, model=kind, machine=machine) for strategy in (ZERO2, ZERO3))
+        ours = sum(states(second)) + second.update
         assert ours == pytest.approx(zero2(p, gpus, 1, cpu_offload=False)[1], rel=1e-6)
-        gathered = 4 * model.largest_layer
-        ours = sum(plan_memory.states(model, ZERO3, gpus, MIXED, 1)) + update + gathered
+        gathered = 4 * largest
+        ours = sum(states(third)) + third.update + gathered
         # 2 + 2 + 12 and 4 of float32 gradients are 20 bytes a parameter, as in theirs of ZeRO-2; of ZeRO-3 it says 18.
-        theirs = zero3(p, model.largest_layer, gpus, 1, cpu_offload=False, cpu_offload_params=False)[1]
+        theirs = zero3(p, largest, gpus, 1, cpu_offload=False, cpu_offload_params=False)[1]
         assert ours - theirs == pytest.approx(2 * p / gpus, abs=2)
-        buckets = 2 * 2 * plan_memory.BUCKET
-        assert plan_memory.buffers(model, ZERO3, gpus, MIXED, 1) == buckets + gathered
+        assert third.buffers == 2 * 2 * BUCKET + gathered
 
 
 def trained_step(config: Qwen2Config) -> tuple[Qwen2ForCausalLM, torch.optim.AdamW]:
@@ -150,11 +160,11 @@ def bytes_of(tensors: Any) -> int:
 @pytest.mark.parametrize("tied", [True, False])
 def test_states_are_the_tensors_of_a_real_step(tied: bool) -> None:
     config = Qwen2Config(**TINY, tie_word_embeddings=tied)
-    model, optimizer = trained_step(config)
+    trained, optimizer = trained_step(config)
     moments = [tensor for state in optimizer.state.values() for name, tensor in state.items() if name != "step"]
-    counted = plan_model.decoder(config.to_dict(), "tiny")
-    weights = bytes_of(model.parameters()), bytes_of(p.grad for p in model.parameters()), bytes_of(moments)
-    assert plan_memory.states(counted, DDP, 1, PRECISIONS["float32"], 16) == weights
+    weights = bytes_of(trained.parameters()), bytes_of(p.grad for p in trained.parameters()), bytes_of(moments)
+    work, alone = replace(WORK, precision="float32"), replace(NODE, gpus=1)
+    assert states(planned(DDP, work, alone, model=counted(config.to_dict()))) == weights
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -176,48 +186,67 @@ def test_activations_are_what_a_real_pass_saves(dtype: torch.dtype, checkpointin
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model.model(torch.ones(4, 64, dtype=torch.long), use_cache=False)
     real = sum(size for size, _ in saved.values())
-    counted = plan_model.decoder(config.to_dict(), "tiny")
-    expected = plan_memory.activations(counted, 4 * 64, dtype.itemsize, checkpointing)
+    small = counted(config.to_dict())
+    expected = 4 * 64 * small.activations(dtype.itemsize, checkpointing)
     if checkpointing:  # the layer that is recomputed is there in the backward pass alone
-        expected -= 4 * 64 * plan_memory.layer_bytes(counted, dtype.itemsize)
+        expected -= 4 * 64 * small.layer_activations(dtype.itemsize)
     assert expected == pytest.approx(real, rel=0.15)
 
 
+HAND = Model(
+    "x", hidden=10, intermediate=20, layers=2, vocab=100, queries=10, key_values=5, parameters=4000, adapter=300
+)
+HAND_WORK = Work(4, 4, prompt_length=6, max_completion_length=4, max_steps=1, lora_rank=2)
+
+
 def test_the_rest_of_memory_by_hand() -> None:
-    model = Decoder("x", Shape(10, 20, 2, 100, 5, tied=False), queries=10, parameters=4000, adapted=300)
-    work = Work(16, 6, 4, iterations=1, steps=1, reference=True, rank=2, adapters=False)
     # queries and output 20, keys and values 10, four of 20; two norms of (4 + 2 + 2) x 10
-    assert plan_memory.layer_bytes(model, 2) == 2 * (20 + 10 + 80) + 2 * 80
-    assert plan_memory.activations(model, 30, 2, False) == 30 * (2 * 380 + 80)
-    assert plan_memory.activations(model, 30, 2, True) == 30 * (2 * 2 * 10 + 380 + 80)
+    assert HAND.layer_activations(2) == 2 * (20 + 10 + 80) + 2 * 80
+    assert HAND.activations(2, False) == 2 * 380 + 80
+    assert HAND.activations(2, True) == 2 * 2 * 10 + 380 + 80
+    small = Plan(HAND, HAND_WORK, Machine(2, 1.0, 0.5), DDP, micro_batch=3)
+    assert small.activations == 30 * (2 * 380 + 80)
     # three float32 copies of 3 sequences x 4 tokens x 100; or a tile of 12 x 100 and float32 gradients
-    assert plan_memory.logits(model, 3, work, 2, chunked=False, adapters=False) == 3 * 4 * 3 * 4 * 100
-    assert (
-        plan_memory.logits(model, 3, work, 2, chunked=True, adapters=False) == 12 * 100 * 2 + 4 * 12 * 10 + 4 * 100 * 10
-    )
-    assert plan_memory.logits(model, 3, work, 2, chunked=True, adapters=True) == 12 * 100 * 2 + 4 * 12 * 10
+    assert replace(small, work=replace(HAND_WORK, full_logits=True)).logits == 3 * 4 * 3 * 4 * 100
+    assert small.logits == 12 * 100 * 2 + 4 * 12 * 10 + 4 * 100 * 10
+    assert replace(small, strategy=LORA).logits == 12 * 100 * 2 + 4 * 12 * 10
     # keys and values, 2 layers, width 5, 8 sequences of 10 tokens; 8 x 100 logits twice
     cache = 2 * 2 * 2 * 5 * 8 * 10 + 2 * 4 * 8 * 100
-    assert plan_memory.generation(model, DDP, 2, 8, work, 2) == cache
-    assert plan_memory.generation(model, ZERO3, 2, 8, work, 2) == cache + 4000
-    cluster = Cluster(2, 1.0, 0.5)
-    small = planned(model, work, cluster)
-    used = small.memory(DDP, True, False, 3)
+    assert small.generation == cache
+    assert replace(small, strategy=ZERO3).generation == cache + 4000
     stays = 4000 * (2 + 2 + 12 + 2 + 2) + GIB / 2
-    assert used.total == stays + max(30 * 840 + used.logits, cache)
-    assert small.memory(LORA, True, False, 3).reference == 0
-    assert small.memory(ZERO3, True, False, 3).reference == 4000
+    assert small.total == stays + max(30 * 840 + small.logits, cache)
+    assert replace(small, strategy=LORA).reference == 0
+    assert replace(small, strategy=ZERO3).reference == 4000
+
+
+def resident(name: str) -> int:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux says how much memory was used at most")
+def test_copies_of_a_tile_of_logits_are_those_of_trl() -> None:
+    tokens, words = 1024, 16384
+    tile, rows = torch.randn(tokens, words), torch.zeros(tokens)
+    sizes = (0, words, 1.0, 1.0, 1.0, False, True, False, 1)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = resident("VmHWM:")
+    _backward_tile(tile, words, rows.long(), rows, rows, rows, None, *sizes)
+    assert (resident("VmHWM:") - before) / tile.nbytes == pytest.approx(TILE_COPIES, abs=0.5)
+    on_a_cpu = Plan(HAND, HAND_WORK, Machine(1, 1.0, triton=False), DDP, micro_batch=3)
+    assert on_a_cpu.logits == 12 * 100 * (2 + 7 * 4) + 4 * 12 * 10 + 4 * 100 * 10
+
+
+def test_sft_generates_nothing() -> None:
+    given = Plan(HAND, replace(HAND_WORK, generates=False), Machine(2, 1.0, 0.5), ZERO3)
+    assert (given.generation, given.generation_s) == (0, 0)
 
 
 def test_memory_of_a_colocated_vllm_by_hand() -> None:
     """It fills its share; asleep, that is free while the optimizer works. A server takes nothing of these GPUs."""
-    cluster = Cluster(8, 80.0, 0.0)
-    ours = planned(cluster=cluster)
-    plain = ours.memory(ZERO3, True, True, 16)
-    asleep, awake, server = (
-        replace(ours, engine=engine).memory(ZERO3, True, True, 16)
-        for engine in (ASLEEP, replace(ASLEEP, sleeps=False), SERVER)
-    )
+    plain = planned(ZERO3, machine=Machine(8, 80.0, 0.0), recompute=True, micro_batch=16)
+    asleep, awake, server = (replace(plain, work=replace(WORK, **vllm)) for vllm in (ASLEEP, AWAKE, SERVER))
     assert (asleep.generation, awake.generation, server.generation) == (24 * GIB, 24 * GIB, 0)
     steps = plain.activations + plain.logits
     stays = plain.total - max(steps, plain.generation, plain.update)
@@ -227,12 +256,12 @@ def test_memory_of_a_colocated_vllm_by_hand() -> None:
     assert server.total == stays + max(steps, plain.update)
 
 
-def test_room_for_completions_by_hand() -> None:
+def test_completions_in_the_kv_cache_by_hand() -> None:
     """7e9 parameters of 2 bytes, and a token of 28 layers x 512 x 2 (keys, values) x 2 bytes, of 1280 a completion."""
     a_completion = 28 * 512 * 2 * 2 * 1280
-    assert plan_memory.room(SEVEN, ASLEEP, WORK, NODE, 2) == int((24 * GIB - 14e9) / a_completion)
-    assert plan_memory.room(SEVEN, SERVER, WORK, NODE, 2) == int((2 * 72 * GIB - 14e9) / a_completion)
-    assert plan_memory.room(SEVEN, replace(ASLEEP, share=0.1), WORK, NODE, 2) == 0
+    found = [planned(work=replace(WORK, **vllm)).kv_cache_completions for vllm in (ASLEEP, SERVER)]
+    assert found == [int((24 * GIB - 14e9) / a_completion), int((2 * 72 * GIB - 14e9) / a_completion)]
+    assert planned(work=replace(WORK, **{**ASLEEP, "gpu_memory_utilization": 0.1})).kv_cache_completions == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -240,113 +269,129 @@ def test_room_for_completions_by_hand() -> None:
 
 
 def test_time_by_hand() -> None:
-    model = Decoder("x", Shape(10, 20, 2, 100, 5, tied=False), queries=10, parameters=4000, adapted=300)
-    work = Work(16, 6, 4, iterations=1, steps=1, reference=True, rank=2, adapters=False)
-    cluster = Cluster(2, 1.0, 0.0, tflops=1e-8, utilisation=0.5, bandwidth=2e4, link=1e4, efficiency=0.5)
-    assert cluster.flops == 5000
-    assert plan_seconds.training_s(model, DDP, False, work, cluster) == 6 * 4000 * 160 / 10000
-    assert plan_seconds.training_s(model, DDP, True, work, cluster) == 8 * 4000 * 160 / 10000
-    assert plan_seconds.training_s(model, LORA, False, work, cluster) == 4 * 4000 * 160 / 10000
-    assert plan_seconds.scoring_s(model, True, work, cluster) == 2 * 4000 * 160 / 10000
-    assert plan_seconds.scoring_s(model, True, replace(work, iterations=2), cluster) == 4 * 4000 * 160 / 10000
-    assert plan_seconds.scoring_s(model, False, work, cluster) == 0
+    machine = Machine(2, 1.0, 0.0, tflops=1e-8, utilisation=0.5, bandwidth=2e4, link=1e4, efficiency=0.5)
+    plan = Plan(HAND, HAND_WORK, machine, DDP, micro_batch=2)
+    assert machine.flops == 5000
+    assert plan.training_s == 6 * 4000 * 160 / 10000
+    assert replace(plan, recompute=True).training_s == 8 * 4000 * 160 / 10000
+    assert replace(plan, strategy=LORA).training_s == 4 * 4000 * 160 / 10000
+    assert plan.scoring_s == 2 * 4000 * 160 / 10000
+    assert replace(plan, work=replace(HAND_WORK, num_iterations=2)).scoring_s == 4 * 4000 * 160 / 10000
+    assert replace(plan, work=replace(HAND_WORK, reference=False)).scoring_s == 0
     # 8 sequences: 12.8 s of computing a token against (8000 + 2 x 20 x 8 x 8) / 10000 s of reading
-    assert plan_seconds.generation_s(model, work, cluster, 2) == pytest.approx(12.8 * 6 + 4 * 12.8)
-    fast = replace(cluster, tflops=1.0)
-    assert plan_seconds.generation_s(model, work, fast, 2) == pytest.approx(4 * (8000 + 2560) / 10000)
+    assert plan.generation_s == pytest.approx(12.8 * 6 + 4 * 12.8)
+    fast = replace(plan, machine=replace(machine, tflops=1.0))
+    assert fast.generation_s == pytest.approx(4 * (8000 + 2560) / 10000)
     # 8 sequences, 2 at a time: 4 passes; 4000 parameters x 2 bytes x 1/2 at 5000 a second
     moved = {DDP: 2, ZERO2: 5, ZERO3: 13}
     for strategy, volume in moved.items():
-        assert plan_seconds.communication_s(model, strategy, 2, work, cluster, 2) == pytest.approx(volume * 0.8)
-    assert plan_seconds.communication_s(model, DDP, 2, work, replace(cluster, gpus=1), 2) == 0
+        assert replace(plan, strategy=strategy).communication_s == pytest.approx(volume * 0.8)
+    assert replace(plan, machine=replace(machine, gpus=1)).communication_s == 0
+    whole = plan.generation_s + plan.scoring_s + plan.training_s + plan.communication_s
+    assert plan.step_s == pytest.approx(whole)
+    twice = replace(plan, work=replace(HAND_WORK, num_iterations=2))
+    assert twice.step_s == pytest.approx(whole - (plan.generation_s + plan.scoring_s) + (51.2 + 76.8 + 256) / 2)
+
+
+def test_pythons_own_time_by_hand() -> None:
+    """2 s a forward pass and 1 a layer: 4 for two layers; 8 sequences, 2 at a time, are 4 passes."""
+    machine = Machine(2, 1.0, 0.0, tflops=1e-8, utilisation=0.5, bandwidth=2e4, link=1e4, efficiency=0.5)
+    plain = Plan(HAND, HAND_WORK, machine, DDP, micro_batch=2)
+    slow = replace(plain, machine=replace(machine, pass_s=2.0, layer_s=1.0))
+    assert slow.training_s - plain.training_s == pytest.approx(4 * 3 * 4)
+    assert slow.scoring_s - plain.scoring_s == pytest.approx(4 * 4)
+    assert slow.generation_s - plain.generation_s == pytest.approx(4 * 4)  # a pass for each of 4 tokens
+    engine = replace(HAND_WORK, vllm="colocate", gpu_memory_utilization=1.0)
+    assert replace(slow, work=engine).generation_s == replace(plain, work=engine).generation_s
+    slow, plain = (replace(plan, recompute=True) for plan in (slow, plain))
+    assert slow.training_s - plain.training_s == pytest.approx(4 * 4 * 4)
 
 
 def test_time_of_vllm_by_hand() -> None:
-    model = Decoder("x", Shape(10, 20, 2, 100, 5, tied=False), queries=10, parameters=4000, adapted=300)
-    work = Work(16, 6, 4, iterations=1, steps=1, reference=True, rank=2, adapters=False)
-    cluster = Cluster(2, 8800 / GIB, 0.0, tflops=1.0, utilisation=0.5, bandwidth=2e4, link=1e4, efficiency=0.5)
-    # A completion's cache: 2 x 2 layers x 5 wide x 2 bytes x 10 tokens. Weights leave room for 2 of a GPU's 8: 4 times.
-    colocated = Engine(server=False, tensor_parallel=1, share=1.0, sleeps=False)
-    assert plan_memory.room(model, colocated, work, cluster, 2) == 2
-    assert plan_seconds.generation_s(model, work, cluster, 2, colocated) == pytest.approx(4 * 4 * (8000 + 640) / 10000)
-    # All 16 on a server of two GPUs, whose memory is read at once: room for 24.
-    server = Engine(server=True, tensor_parallel=2, share=1.0, sleeps=False)
-    assert plan_seconds.generation_s(model, work, cluster, 2, server) == pytest.approx(4 * (8000 + 16 * 320) / 20000)
-    assert plan_seconds.handing_over_s(model, server, cluster, 2) == 8000 / 5000
-    assert plan_seconds.handing_over_s(model, colocated, cluster, 2) == 0
-    # With room for all, what generates makes no difference to the formula.
-    roomy = replace(cluster, memory_gib=1.0)
-    assert plan_seconds.generation_s(model, work, roomy, 2, colocated) == plan_seconds.generation_s(
-        model, work, roomy, 2
-    )
+    machine = Machine(2, 8800 / GIB, 0.0, tflops=1.0, utilisation=0.5, bandwidth=2e4, link=1e4, efficiency=0.5)
+    plain = Plan(HAND, HAND_WORK, machine, DDP)
+    # A completion's cache: 2 x 2 layers x 5 wide x 2 bytes x 10 tokens. Weights leave 2 of a GPU's 8 of it: 4 times.
+    colocated = replace(plain, work=replace(HAND_WORK, vllm="colocate", gpu_memory_utilization=1.0))
+    assert colocated.kv_cache_completions == 2
+    assert colocated.generation_s == pytest.approx(4 * 4 * (8000 + 640) / 10000)
+    # All 16 on a server of two GPUs, whose memory is read at once: enough for 24. It is sent 8000 bytes first.
+    server = replace(plain, work=replace(HAND_WORK, vllm="server", gpu_memory_utilization=1.0, tensor_parallel_size=2))
+    assert server.generation_s == pytest.approx(4 * (8000 + 16 * 320) / 20000 + 8000 / 5000)
+    # With memory for all, what generates makes no difference to the formula.
+    large = replace(machine, memory_gib=1.0)
+    assert replace(colocated, machine=large).generation_s == replace(plain, machine=large).generation_s
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The plan
 
 
-def planned(model: Decoder = SEVEN, work: Work = WORK, cluster: Cluster = NODE) -> Plan:
-    return Plan(model, work, cluster, "mixed", chunked=True)
+def rows(work: Work = WORK, machine: Machine = NODE) -> list[Plan]:
+    return command.plans(SEVEN, work, machine)
 
 
 def test_the_micro_batch_is_the_largest_divisor_that_fits() -> None:
-    found = planned().rows()
+    found = rows()
     assert {row.strategy.name for row in found if row.fits} == {"zero2", "zero3 / fsdp", "lora"}
     for row in found:
         sizes = [size for size in range(1, 65) if 64 % size == 0]
-        needs = [planned().memory(row.strategy, row.reference, row.checkpointing, size).total for size in sizes]
+        needs = [replace(row, micro_batch=size).total for size in sizes]
         assert needs == sorted(needs)
         fitting = [size for size, need in zip(sizes, needs, strict=True) if need <= 80 * GIB]
-        assert (row.micro, row.fits) == ((fitting or [1])[-1], bool(fitting))
+        assert (row.micro_batch, row.fits) == ((fitting or [1])[-1], bool(fitting))
 
 
 def test_the_recommendation_is_the_fastest_that_does_what_is_wanted() -> None:
-    rows = planned().rows()
-    best = plan_command.recommended(rows, WORK)
+    found = rows()
+    best = command.recommended(found, WORK)
     assert best is not None
-    assert (best.strategy, best.reference) == (ZERO2, True)
-    assert best.seconds == min(r.seconds for r in rows if r.fits and r.reference and not r.strategy.adapters)
-    without = plan_command.recommended(rows, replace(WORK, reference=False))
+    assert (best.strategy, best.work.reference) == (ZERO2, True)
+    assert best.step_s == min(r.step_s for r in found if r.fits and r.work.reference and not r.strategy.adapters)
+    without = command.recommended(found, replace(WORK, reference=False))
     assert without is not None
-    assert not without.reference
-    adapters = plan_command.recommended(rows, replace(WORK, adapters=True))
+    assert not without.work.reference
+    adapters = command.recommended(found, replace(WORK, adapters=True))
     assert adapters is not None
     assert adapters.strategy == LORA
     # One GPU of 80 GiB holds 7 billion parameters with adapters only.
-    small = replace(WORK, sequences=64)
-    alone = plan_command.recommended(planned(work=small, cluster=replace(NODE, gpus=1)).rows(), small)
+    small = replace(WORK, prompts_per_step=4)
+    alone = command.recommended(rows(small, replace(NODE, gpus=1)), small)
     assert alone is not None
     assert alone.strategy == LORA
-    assert plan_command.recommended([], WORK) is None
+    assert command.recommended([], WORK) is None
 
 
 def test_what_would_fit_fits() -> None:
-    tight = planned(cluster=Cluster(8, 12.0, plan_request.default_reserve_gib(12.0)))
     with pytest.raises(InputError) as caught:
-        plan_command.require_fit(tight, tight.rows())
+        command.require_fit(rows(machine=Machine(8, 12.0)))
     memory_gib = float(caught.value.do.split()[1])
-    enough = replace(tight, cluster=Cluster(8, memory_gib, plan_request.default_reserve_gib(memory_gib)))
-    assert any(row.fits for row in enough.rows())
-    little = replace(tight, cluster=Cluster(8, memory_gib - 1.5, plan_request.default_reserve_gib(memory_gib - 1.5)))
-    assert not any(row.fits for row in little.rows())
+    assert any(row.fits for row in rows(machine=Machine(8, memory_gib)))
+    assert not any(row.fits for row in rows(machine=Machine(8, memory_gib - 1.5)))
+
+
+def test_a_reserve_that_was_asked_for_is_kept_in_what_would_fit() -> None:
+    with pytest.raises(InputError) as caught:
+        command.require_fit(rows(machine=Machine(8, 12.0, 9.0)))
+    memory_gib = float(caught.value.do.split()[1])
+    assert any(row.fits for row in rows(machine=Machine(8, memory_gib, 9.0)))
+    assert not any(row.fits for row in rows(machine=Machine(8, memory_gib - 1, 9.0)))
 
 
 def test_sleep_is_advised_where_vllm_trains_along_and_is_awake() -> None:
-    advice = {}
-    for engine in (ASLEEP, replace(ASLEEP, sleeps=False), SERVER):
-        tight = replace(planned(cluster=Cluster(8, 48.0, 40.0)), engine=engine)
+    advice = []
+    for vllm in (ASLEEP, AWAKE, SERVER):
         with pytest.raises(InputError) as caught:
-            plan_command.require_fit(tight, tight.rows())
-        advice[engine] = "--enable-sleep-mode" in caught.value.do
-    assert list(advice.values()) == [False, True, False]
+            command.require_fit(rows(replace(WORK, **vllm), Machine(8, 48.0, 40.0)))
+        advice.append("--enable-sleep-mode" in caught.value.do)
+    assert advice == [False, True, False]
 
 
 def test_more_gpus_are_named_where_they_help() -> None:
-    alone = planned(cluster=replace(NODE, gpus=1, memory_gib=40.0, reserve_gib=4.7))
+    alone = Machine(1, 40.0, 4.7)
     with pytest.raises(InputError, match="--gpus") as caught:
-        plan_command.require_fit(alone, alone.rows())
+        command.require_fit(rows(machine=alone))
     gpus = int(caught.value.do.split("--gpus ")[1].split(";")[0])
-    assert any(row.fits for row in replace(alone, cluster=replace(alone.cluster, gpus=gpus)).rows())
+    assert any(row.fits for row in rows(machine=replace(alone, gpus=gpus)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -361,8 +406,9 @@ def test_the_command_reads_params(project: Path, capsys: pytest.CaptureFixture[s
     assert "128 completions of 2048 tokens after prompts of 256" in shown  # 8 x 16 of the shipped params
     assert "100 steps" in shown
     assert "\nplan | zero2, with a reference" in shown
-    work = plan_command.work_of({"num_generations": 4, "prompt_length": 9}, load_params(PARAMS))
-    assert work == Work(32, 9, 80, iterations=1, steps=100, reference=True, rank=16, adapters=False)
+    work = grpo_work({"num_generations": 4, "prompt_length": 9}, load_params(PARAMS))
+    assert work == Work(8, 4, 1, 9, max_completion_length=80, max_steps=100, lora_rank=16)
+    assert (work.sequences, work.length, work.reference, work.adapters) == (32, 89, True, False)
 
 
 def test_the_command_says_what_was_wanted_and_does_not_fit(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -372,14 +418,24 @@ def test_the_command_says_what_was_wanted_and_does_not_fit(project: Path, capsys
     assert shown.endswith("| all weights with a reference, as wanted, do not fit")
 
 
+def vllm_of(flags: Mapping[str, Any]) -> dict[str, Any]:
+    work = grpo_work(flags, load_params(PARAMS))
+    names = ("vllm", "tensor_parallel_size", "gpu_memory_utilization", "enable_sleep_mode")
+    return {name: getattr(work, name) for name in (names if work.vllm != "no" else names[:1])}
+
+
 def test_vllm_is_that_of_params_or_of_flags(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan_command.engine_of({}, load_params(PARAMS)) is None
+    assert vllm_of({}) == {"vllm": "no"}
     changes = {"grpo.use_vllm": True, "launch.vllm.enable_sleep_mode": True}
     PARAMS.write_text(overlaid(None, changes))
-    assert plan_command.engine_of({}, load_params(PARAMS)) == ASLEEP
-    assert plan_command.engine_of({"vllm": "no"}, load_params(PARAMS)) is None
+    assert vllm_of({}) == ASLEEP | {"tensor_parallel_size": 1}
+    assert vllm_of({"vllm": "no"}) == {"vllm": "no"}
     asked = {"vllm": "server", "tensor_parallel_size": 2, "gpu_memory_utilization": 0.9}
-    assert plan_command.engine_of(asked, load_params(PARAMS)) == plan_command.engine_of(asked, None) == SERVER
+    assert grpo_work(asked, None).gpu_memory_utilization == grpo_work({"vllm": "server"}, None).gpu_memory_utilization
+    for params in (load_params(PARAMS), None):
+        work = grpo_work(asked, params)
+        assert (work.vllm, work.tensor_parallel_size, work.gpu_memory_utilization) == ("server", 2, 0.9)
+        assert not work.vllm_beside_training
     assert main(ASK) == 0
     shown = capsys.readouterr().out
     assert "gener. is vLLM's on groups of 1, 0.3 of a GPU: KV cache for" in shown
@@ -459,9 +515,9 @@ def test_every_flag_changes_the_plan(project: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_servers_gpus_are_paid_for() -> None:
-    row = planned().rows()[0]
-    with_server = replace(planned(), engine=SERVER)
-    assert with_server.hours(row) == pytest.approx(planned().hours(row) * 10 / 8)
+    plain = planned()
+    server = replace(plain, work=replace(WORK, **SERVER))
+    assert server.gpu_hours / server.step_s == pytest.approx(plain.gpu_hours / plain.step_s * 10 / 8)
 
 
 def test_it_imports_no_torch(root: Path, tmp_path: Path) -> None:
@@ -471,5 +527,4 @@ def test_it_imports_no_torch(root: Path, tmp_path: Path) -> None:
 
 
 def test_hours() -> None:
-    row = planned().rows()[0]
-    assert math.isclose(planned().hours(replace(row, seconds=36.0)), 36 * 500 * 8 / 3600)
+    assert math.isclose(planned().gpu_hours, planned().step_s * 500 * 8 / 3600)

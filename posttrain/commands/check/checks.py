@@ -9,9 +9,10 @@ the machine has to be looked at.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from posttrain.commands.check.estimate import Machine, grpo_step_s, memory_gib, resources, sft_step_s, shape
+from posttrain.commands.check.resources import check_resources
 from posttrain.commands.check.rules import (
     Finding,
     batches,
@@ -243,39 +244,6 @@ def check_evaluation(work: Workspace) -> list[Finding]:
     return [completion_lengths([trace for _, trace in work.trace_lengths("grpo")], "evaluate.max_new_tokens", limit)]
 
 
-def check_sft_resources(work: Workspace) -> list[Finding]:
-    model, params = shape(work.config("sft")), work.params
-    if model is None:
-        return later("memory and time of sft", "sft")
-    sequences = min(params.sft.batch_size, params.launch.micro_batch_size)
-    length = params.sft.max_length
-    machine = Machine.of(params.launch)
-    need = memory_gib(model, sequences, length, length, bytes_of(params), False, params.model.lora is not None)
-    seconds = params.sft.max_steps * sft_step_s(model, params.sft.batch_size * length, machine.flops)
-    return [resources("sft", need, machine.free_gib, seconds, machine.device)]
-
-
-def check_grpo_resources(work: Workspace) -> list[Finding]:
-    model, params, grpo = shape(work.config("grpo")), work.params, work.params.grpo
-    if model is None:
-        return later("memory and time of grpo", "sft")
-    sequences = grpo.prompts_per_step * grpo.num_generations
-    prompt = max(work.prompt_lengths("grpo"), default=0) if work.train and work.tokenizer("grpo") else 0
-    micro, completion = min(sequences, params.launch.micro_batch_size), grpo.max_completion_length
-    machine = Machine.of(params.launch)
-    adapters = params.model.lora is not None
-    need = memory_gib(model, micro, prompt + completion, completion, bytes_of(params), grpo.beta > 0, adapters)
-    vllm = params.launch.vllm
-    if grpo.use_vllm and vllm.mode == "colocate" and not vllm.enable_sleep_mode:
-        need += vllm.gpu_memory_utilization * machine.memory_gib
-    seconds = grpo.max_steps * grpo_step_s(model, sequences, prompt, completion, machine.flops)
-    return [resources("grpo", need, machine.free_gib, seconds, machine.device)]
-
-
-def bytes_of(params: Params) -> int:
-    return 2 if params.model.dtype == "bfloat16" else 4
-
-
 CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
     ("sft", check_sft_launch),
     ("grpo", check_grpo_launch),
@@ -290,9 +258,9 @@ CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
     ("grpo", check_rewards),
     ("grpo", check_traces),
     ("sft", check_base),
-    ("sft", check_sft_resources),
+    ("sft", partial(check_resources, "sft")),
     ("grpo", check_policy),
-    ("grpo", check_grpo_resources),
+    ("grpo", partial(check_resources, "grpo")),
     ("evaluate", check_evaluation),
     ("evaluate", check_completions),
 )

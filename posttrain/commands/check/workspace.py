@@ -96,7 +96,7 @@ class Workspace:
         if folder is not None:
             return read_config(folder / "config.json")
         if self.params.model.name_or_path == "scratch":
-            return {**self.params.model.scratch.model_dump(), "tie_word_embeddings": True}
+            return {"model_type": "qwen2", **self.params.model.scratch.model_dump(), "tie_word_embeddings": True}
         return {}
 
     def tokenizer(self, stage: str) -> Any:

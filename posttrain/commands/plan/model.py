@@ -1,4 +1,4 @@
-"""The model that is planned for: exact parameter counts from its config, or widths guessed from its size."""
+"""Sizes of a dense decoder: counted from its config.json, or guessed from its number of parameters."""
 
 import json
 import math
@@ -7,81 +7,84 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from posttrain.commands.check.estimate import Shape, shape
 from posttrain.errors import InputError
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """A dense decoder with gated feed-forward layers and RMS norms."""
-
-    name: str
-    shape: Shape
-    queries: int
-    """Width of the queries of one token, all heads together."""
-    parameters: int
-    adapted: int
-    """Parameters that adapters of rank 1 on every linear layer but the output have: inputs and outputs, summed."""
-
-    @property
-    def key_value_bytes(self) -> int:
-        """Of keys and values of one token in all layers, a byte a number."""
-        return 2 * self.shape.layers * self.shape.key_values
-
-    @property
-    def largest_layer(self) -> int:
-        """The embedding or the output layer, which ZeRO-3 gathers whole."""
-        return self.shape.vocab * self.shape.hidden
-
 
 QKV_BIAS = {"qwen2": True, "qwen3": False, "llama": False, "mistral": False}
 """Model types that are counted to the last parameter, and whether queries, keys and values have biases unless the
 config says otherwise."""
 
 
-def decoder(config: Mapping[str, Any], name: str) -> Decoder:
-    """Exact for the types of QKV_BIAS: linear layers, their biases, and every norm.
+@dataclass(frozen=True)
+class Model:
+    """A dense decoder with gated feed-forward layers and RMS norms."""
 
-    Raises: InputError for any other type.
+    name: str
+    hidden: int
+    intermediate: int
+    layers: int
+    vocab: int
+    queries: int
+    """Width of the queries of one token, all heads together."""
+    key_values: int
+    """Width of the keys of one token, all heads together."""
+    parameters: int
+    adapter: int
+    """Parameters of adapters of rank 1 on every linear layer but the output: inputs and outputs, summed."""
+
+    @property
+    def largest_layer(self) -> int:
+        """Parameters of the embedding or the output layer, which ZeRO-3 gathers whole."""
+        return self.vocab * self.hidden
+
+    def layer_activations(self, element: int) -> int:
+        """Bytes that one layer keeps of one token for its backward pass, counted as in arXiv:2205.05198, section 4.1.
+
+        That paper's 34h + 5as is of a GPT layer with dropout and eager attention. Of transformers' gated layer without
+        dropout: rotated queries and the attention's output, keys and values, four intermediate vectors (gate, its
+        activation, up, their product), and for each of two norms a float32 copy of the input, the normalised vector
+        and the output. Flash or SDPA attention keeps no s x s matrix, so the term 5as is not there.
+        """
+        vectors = 2 * self.queries + 2 * self.key_values + 4 * self.intermediate
+        return element * vectors + 2 * self.hidden * (4 + 2 * element)
+
+    def activations(self, element: int, recompute: bool) -> int:
+        """Bytes that a pass keeps of one token. Recomputing: each layer's input (2sbh, arXiv:2205.05198, table 2) and
+        one layer in full, the one that is being recomputed."""
+        layer = self.layer_activations(element)
+        kept = self.layers * element * self.hidden + layer if recompute else self.layers * layer
+        return kept + self.hidden * (4 + 2 * element)  # and the last norm
+
+
+def from_config(config: Mapping[str, Any], name: str) -> Model | None:
+    """Linear layers, their biases and every norm: exact for the types of QKV_BIAS, close for other dense decoders.
+
+    None for a config without the widths of a decoder.
     """
-    kind, known = config.get("model_type"), shape(config)
-    if known is None or kind not in QKV_BIAS:
-        raise InputError(
-            name,
-            got=f"model_type {kind!r}" if kind not in QKV_BIAS else "a config without the widths of a decoder",
-            wanted=f"the config.json of a dense decoder: {', '.join(QKV_BIAS)}",
-            do="give --model-size instead; the widths of a Qwen2.5 near that size are then taken",
-        )
-    hidden, keys, heads = known.hidden, known.key_values, int(config["num_attention_heads"])
-    head = int(config.get("head_dim") or hidden // heads)
-    queries, inner = heads * head, known.intermediate
-    biased, biases = bool(config.get("attention_bias", QKV_BIAS[kind])), 0
-    if biased:
-        biases += queries + 2 * keys + (hidden if kind != "qwen2" else 0)
+    kind = config.get("model_type")
+    try:
+        hidden, inner, layers, heads, vocab = (int(config[key]) for key in WIDTHS)
+        head = int(config.get("head_dim") or hidden // heads)
+        queries, keys = head * heads, head * int(config.get("num_key_value_heads") or heads)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    adapter = 2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + inner)
+    layer = 2 * hidden * (queries + keys) + 3 * hidden * inner + 2 * hidden
+    if config.get("attention_bias", QKV_BIAS.get(str(kind), False)):
+        layer += queries + 2 * keys + (hidden if kind != "qwen2" else 0)
     if config.get("mlp_bias"):
-        biases += 2 * inner + hidden
-    norms = 2 * hidden + (2 * head if kind == "qwen3" else 0)
-    wider = 2 * hidden * (queries - hidden)
-    return Decoder(
-        name,
-        known,
-        queries,
-        parameters=known.parameters + known.layers * (wider + biases + norms) + hidden,
-        adapted=known.layers * (2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + inner)),
-    )
+        layer += 2 * inner + hidden
+    if kind == "qwen3":
+        layer += 2 * head
+    outer = vocab * hidden * (1 if config.get("tie_word_embeddings") else 2) + hidden
+    return Model(name, hidden, inner, layers, vocab, queries, keys, outer + layers * layer, layers * adapter)
+
+
+WIDTHS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
 def qwen(hidden: int, intermediate: int, layers: int, heads: int, keys: int, vocab: int) -> dict[str, Any]:
-    return {
-        "model_type": "qwen2",
-        "hidden_size": hidden,
-        "intermediate_size": intermediate,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": keys,
-        "vocab_size": vocab,
-        "tie_word_embeddings": vocab == 151936,
-    }
+    widths = dict(zip(WIDTHS, (hidden, intermediate, layers, heads, vocab), strict=True))
+    return {"model_type": "qwen2", **widths, "num_key_value_heads": keys, "tie_word_embeddings": vocab == 151936}
 
 
 QWEN = {
@@ -93,12 +96,15 @@ QWEN = {
     "Qwen2.5-32B": qwen(5120, 27648, 64, 40, 8, 152064),
     "Qwen2.5-72B": qwen(8192, 29568, 80, 64, 8, 152064),
 }
-"""Whose widths a model has of which only the size is known."""
+"""Configs whose widths stand in for those of a model of which only the size is known."""
 
 
-def of_size(parameters: float) -> Decoder:
-    """That many parameters, in the widths of the nearest Qwen2.5. Raises: InputError beyond twice the outermost."""
-    known = [decoder(config, name) for name, config in QWEN.items()]
+def of_size(parameters: float) -> Model:
+    """A model of that many parameters, in the widths of the nearest Qwen2.5.
+
+    Raises: InputError beyond twice the outermost.
+    """
+    known = [model for name, config in QWEN.items() if (model := from_config(config, name))]
     low, high = known[0].parameters / 2, known[-1].parameters * 2
     if not low <= parameters <= high:
         raise InputError(
@@ -111,15 +117,21 @@ def of_size(parameters: float) -> Decoder:
     return replace(near, name=f"{parameters:.4g} parameters, widths of {near.name}", parameters=round(parameters))
 
 
-def from_config(path: Path) -> Decoder:
+def of_file(path: Path) -> Model:
+    """The model of a config.json. Raises: InputError unless it can be counted to the last parameter."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise TypeError("no JSON object")
-        return decoder(config, str(path))
-    except (OSError, TypeError, ValueError, ZeroDivisionError) as error:
-        if isinstance(error, InputError):
-            raise
+        kind = config.get("model_type")
+    except (OSError, AttributeError, ValueError) as error:
         raise InputError(
             str(path), got=str(error), wanted="the config.json of a model", do="name the file in the model's folder"
         ) from None
+    model = from_config(config, str(path))
+    if model is None or kind not in QKV_BIAS:
+        raise InputError(
+            str(path),
+            got=f"model_type {kind!r}" if kind not in QKV_BIAS else "a config without the widths of a decoder",
+            wanted=f"the config.json of a dense decoder: {', '.join(QKV_BIAS)}",
+            do="give --model-size instead; the widths of a Qwen2.5 near that size are then taken",
+        )
+    return model
