@@ -21,11 +21,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from posttrain.judge.answers import declared_answer, is_evaluated  # noqa: E402
+from posttrain.judge.answers import declared_answer  # noqa: E402
 from posttrain.judge.verifier import Verifier, read  # noqa: E402
 from posttrain.prompts import completion_text  # noqa: E402
 from tests.hostile import hostile  # noqa: E402
-from tests.pairs import GSM8K_STYLE, MATH_STYLE, pairs  # noqa: E402
+from tests.pairs import GSM8K_STYLE, MATH_STYLE, difference, pairs  # noqa: E402
 
 THOUGHTS = (
     "Let $n$ be the number of them. First, $3n + 4 = 25$, so $3n = 21$ and $n = 7$. Next, the area is "
@@ -195,31 +195,13 @@ def agreement(workers: int, gsm8k: str | None) -> None:
     for (gold, answer), said, ours in zip(sample, declared, verdicts, strict=True):
         theirs = bool(verify(parse(f"\\boxed{{{gold}}}"), parse(f"\\boxed{{{answer}}}")))
         if ours != theirs:
-            reasons.setdefault(reason(gold, answer, said, ours, theirs), []).append((gold, answer))
+            reasons.setdefault(difference(gold, answer, said, ours, theirs), []).append((gold, answer))
     different = sum(map(len, reasons.values()))
     print(f"{len(sample)} pairs, {len(sample) - different} agree, {different} differ")
     for why, found in sorted(reasons.items(), key=lambda item: -len(item[1])):
         shapes = {answer.replace(gold, "G"): (gold, answer) for gold, answer in found}
         examples = ", ".join(f"{answer!r} for {gold!r}" for gold, answer in list(shapes.values())[:12])
         print(f"{len(found):6} {why}\n       {examples}")
-
-
-def reason(gold: str, answer: str, said: str | None, ours: bool | None, theirs: bool) -> str:
-    from math_verify import verify
-
-    if ours is None:
-        return "no verdict in time"
-    if said is None:
-        return "declares nothing: braces that do not match"
-    if said == answer.strip().replace(",", "") != answer.strip():
-        return "commas between thousands are no list"
-    if theirs and not is_evaluated(said, gold):
-        return "a number is asked, and this is still to be calculated, or more than one number"
-    if said != answer.strip() and bool(verify(read(gold), read(said))) == ours:
-        return "a full stop or a $ is no part of the answer"
-    if bool(verify(read(gold), read(said))) == ours:
-        return "math-verify finds a number in text that is no LaTeX formula"
-    return "UNEXPLAINED"
 
 
 def main() -> None:

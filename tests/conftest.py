@@ -1,9 +1,11 @@
 """What all tests share: no network, and a working directory that holds params.yaml, dvc.yaml and nothing else."""
 
+import multiprocessing
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from posttrain.params.file import check_params, read_yaml
 from posttrain.params.schema import Params
+from posttrain.processes import pool
 from posttrain.rewards.scoring import Verifier
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
@@ -67,8 +70,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Any]:
     """What starts stages as forks: tests/forks.py."""
-    from multiprocessing import forkserver
-
     from tests.forks import context
 
     yield context()
@@ -78,6 +79,10 @@ def forks() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def verifier() -> Iterator[Verifier]:
     """Two workers that tests share; they start with the first answer that needs them."""
+    # Imports that each worker would make anew, 0.5 s: of the program that started it, and of one's own rewards.
+    preload = [pool.__name__, pool.WARM, "pytest", "posttrain.rewards.custom"]
+    multiprocessing.get_context("forkserver").set_forkserver_preload(preload)
+    forkserver.ensure_running()
     with Verifier(timeout_s=5.0, max_timeout_frac=1.0, workers=2) as verifier:
         yield verifier
 

@@ -1,6 +1,14 @@
-"""(gold, answer) pairs as graders meet them: answers of GSM8K and MATH style, each written in many ways, right and wrong."""
+"""(gold, answer) pairs as graders meet them: answers of GSM8K and MATH style, each written in many ways, right and wrong.
+
+`difference` names the reasons for which a verdict may differ from math-verify's.
+"""
 
 import random
+
+from math_verify import verify
+
+from posttrain.judge.answers import is_evaluated
+from posttrain.judge.verifier import read
 
 GSM8K_STYLE = ["18", "3", "70000", "540", "20", "64", "260", "160", "45", "460", "366", "694", "13", "60", "125", "230"]
 GSM8K_STYLE += ["57500", "7", "6", "15", "14", "8", "98", "26", "2", "104", "109", "80", "35", "70", "23", "9", "75"]
@@ -52,3 +60,29 @@ def pairs(seed: int = 0, wrong_per_gold: int = 3) -> list[tuple[str, str]]:
                 changed = str((int(gold[place]) + rng.randint(1, 9)) % 10)
                 found.append((gold, gold[:place] + changed + gold[place + 1 :]))
     return list(dict.fromkeys(found))
+
+
+UNFINISHED = "a number is asked, and this is still to be calculated, or more than one number"
+PROSE = "math-verify finds a number in text that is no LaTeX formula"
+PUNCTUATION = "a full stop or a $ is no part of the answer"
+THOUSANDS = "commas between thousands are no list"
+BRACES = "braces that do not match declare nothing"
+TOO_SLOW = "no verdict in time"
+UNEXPLAINED = "UNEXPLAINED"
+
+
+def difference(gold: str, answer: str, said: str | None, ours: bool | None, theirs: bool) -> str:
+    """Why our verdict on what an answer declares (`said`) differs from math-verify's on the answer as it stands."""
+    if ours is None:
+        return TOO_SLOW
+    if said is None:
+        return BRACES
+    if theirs and not is_evaluated(said, gold):
+        return UNFINISHED
+    if bool(verify(read(gold), read(said))) != ours:  # of what the answer declares math-verify has to say the same
+        return UNEXPLAINED
+    if theirs:
+        return PROSE
+    if "," in answer and said == answer.strip().replace(",", ""):
+        return THOUSANDS
+    return PUNCTUATION if said != answer.strip() else UNEXPLAINED

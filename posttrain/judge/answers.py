@@ -8,6 +8,7 @@ this file too.
 
 import re
 
+from posttrain.judge.numbers import POWER_OF_TEN, number
 from posttrain.prompts import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE
 
 BOXED = "\\boxed{"
@@ -38,10 +39,7 @@ def declared_answer(completion: str) -> str | None:
     answer = (last_boxed(block) or block).strip().rstrip(".").strip("$").strip().rstrip(".")
     if not answer or not _braces_match(answer):
         return None
-    return answer.replace(",", "") if _THOUSANDS.fullmatch(answer) else answer
-
-
-_THOUSANDS = re.compile(r"(?:[a-zA-Z]\s*=\s*)?[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+    return answer.replace(",", "") if number(answer) else answer
 
 
 def last_boxed(text: str) -> str | None:
@@ -69,15 +67,6 @@ def _braces_match(text: str) -> bool:
 # ---------------------------------------------------------------------------------------------------------------------
 # Where a number is asked
 
-_INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
-_DECIMAL = rf"(?:{_INTEGER}(?:\.[0-9]+)?|\.[0-9]+)"
-_NUMERATOR = rf"(?:\{{\s*[+-]?{_DECIMAL}\s*\}}|[0-9])"
-_FRACTION = rf"(?:\\frac\s*{_NUMERATOR}\s*{_NUMERATOR}|{_DECIMAL}\s*/\s*{_DECIMAL})"
-_NUMBER = re.compile(rf"[+-]?\s*{_DECIMAL}")
-_WHOLE = re.compile(rf"[+-]?\s*{_INTEGER}(?:\.0+)?")
-_QUOTIENT = re.compile(rf"[+-]?\s*(?:{_INTEGER}\s*)?{_FRACTION}")
-_POWER_OF_TEN = re.compile(r"(?<=[0-9])\s*(?:\\times|\\cdot|×|·|\*)\s*10\s*\^\s*(?:\{\s*[+-]?[0-9]+\s*\}|[0-9])")
-
 # Words and signs beside a number that calculate nothing: units, percent, degrees, spaces of LaTeX.
 _BESIDE = re.compile(
     r"\\(?:text|mbox|mathrm|textbf|mathbf|textrm)\s*\{[^{}]*\}(?:\^\{?[23]\}?)?|\^\{?\\?circ\}?|\\(?:degree|circ|%|\$|[dl]?dots)"
@@ -101,22 +90,22 @@ def is_evaluated(answer: str, gold: str) -> bool:
     `10^2`, `\sqrt{4}`, `3!`, `10/2` for 5, two numbers side by side, and `6 = 5` or `2x = 10`, where more than a name
     is equated. For any other gold (a root, a set, a formula) the form of the answer is left to math-verify.
     """
-    value = _value(gold)
-    if value is None or not (_NUMBER.fullmatch(value) or _QUOTIENT.fullmatch(value)):
+    value, answer_value = _value(gold), _value(answer)
+    asked = None if value is None else number(value)
+    if asked is None:
         return True
-    answer_value = _value(answer)
     if answer_value is None:
         return False
-    rest = _POWER_OF_TEN.sub("", _UNITS.sub(" ", answer_value).strip())
-    if _QUOTIENT.fullmatch(rest):
-        return not _WHOLE.fullmatch(value)
+    rest = POWER_OF_TEN.sub("", _UNITS.sub(" ", answer_value).strip())
+    found = number(rest)
+    if found is not None and found.form != "plain":
+        return not asked.integer
     return not _OPERATION.search(rest[1:] if rest[:1] in ("+", "-") else rest)
 
 
 def _value(text: str) -> str | None:
     """What is equated with a name, or the whole text; without signs beside it. None if more than a name is equated."""
-    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("−", "-").replace("{,}", ",")
-    text = text.replace("\\,", "").replace("\\!", "")
+    text = text.replace("−", "-").replace("{,}", ",").replace("\\,", "").replace("\\!", "")
     left, equals, right = (_bare(part) for part in _BESIDE.sub(" ", _bare(text)).partition("="))
     if not equals:
         return left

@@ -8,16 +8,14 @@ Source: Math-Verify's issues 50, 55 and 65 and open-r1's 420 tell what happens w
 """
 
 import logging
-import re
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from posttrain.errors import InputError
 from posttrain.judge.answers import is_evaluated
-from posttrain.judge.formula import clearly_differ
+from posttrain.judge.numbers import number
 from posttrain.processes.pool import Closing, Lost, Pool, restart_clock
 
 REMEMBERED = 2**18
@@ -27,11 +25,6 @@ WINDOW = 512
 """Completions over which the share without a verdict is taken."""
 
 CLEARLY = Fraction(1, 100_000)
-
-_NUMBER = re.compile(
-    r"(?:([a-zA-Z])\s*=\s*)?([+-]?)"
-    r"(?:([0-9]{1,18})(\.[0-9]{1,18})?|\\[dt]?frac\{([0-9]{1,18})\}\{([0-9]{1,18})\})"
-)
 
 Pair = tuple[str, str]
 Question = tuple[str, list[str]]
@@ -120,51 +113,30 @@ class Verifier(Closing):
         if found == []:
             raise ValueError(f"math-verify cannot read the gold answer {gold!r}")
         lost = isinstance(found, Lost)
-        for number, answer in enumerate(answers):
-            self._known[gold, answer] = None if lost else found[number]
+        for place, answer in enumerate(answers):
+            self._known[gold, answer] = None if lost else found[place]
 
 
 def quick_verdict(gold: str, answer: str) -> bool | None:
     """The verdict where no algebra is needed; None if math-verify has to decide.
 
-    Answers to a number that are none (`is_evaluated`), the same text, two numbers (integers and fractions exactly,
-    decimals where they are equal or clearly differ, because math-verify rounds to six places), and two formulas that
-    differ at a point.
+    Answers to a number that are none (`is_evaluated`), the same text, and two numbers: integers and fractions exactly,
+    decimals where they are equal or clearly differ, because math-verify rounds to six places. It reads a mixed number
+    as it is written, `1\\frac{1}{2}` as 3/2 and `1 1/2` as 1, so these are left to it.
     """
     if not is_evaluated(answer, gold):
         return False
     if gold.split() == answer.split():
         return True
     left, right = number(gold), number(answer)
-    if left is None or right is None:
-        return False if clearly_differ(gold, answer) else None
+    if left is None or right is None or "mixed" in (left.form, right.form):
+        return None
     if left.name and right.name and left.name != right.name:
         return False
-    if left.decimal or right.decimal:
-        difference = abs(left.value - right.value)
-        return None if 0 < difference < CLEARLY else difference == 0
-    return left.value == right.value
-
-
-@dataclass(frozen=True)
-class Number:
-    """`name = value` or `value`; `decimal` if it is written with a decimal point."""
-
-    name: str
-    value: Fraction
-    decimal: bool
-
-
-def number(text: str) -> Number | None:
-    """The number that a text is, written plainly; None for anything else."""
-    match = _NUMBER.fullmatch(text)
-    if match is None:
+    difference = abs(left.value - right.value)
+    if (left.decimal or right.decimal) and 0 < difference < CLEARLY:
         return None
-    name, sign, whole, places, above, below = match.groups(default="")
-    if above and not int(below):
-        return None
-    value = Fraction(int(above), int(below)) if above else Fraction(whole + places)
-    return Number(name, -value if sign == "-" else value, bool(places))
+    return difference == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
