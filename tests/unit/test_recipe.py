@@ -157,15 +157,19 @@ def test_what_was_changed_by_hand_is_gone(recipes: Path) -> None:
 
 
 def test_comments_between_sections_stay_whatever_comes_and_goes_above(recipes: Path) -> None:
-    """The last key of a section is the one that ruamel gives them to."""
+    """ruamel gives them to the last key of the section above, whose comment they follow."""
     (recipes / "hardware.yaml").write_text(HARDWARE, encoding="utf-8")
-    above = "# what follows is of grpo\ngrpo:\n"
-    PARAMS.write_text(PARAMS.read_text(encoding="utf-8").replace("grpo:\n", above), encoding="utf-8")
-    before = aligned(PARAMS.read_text(encoding="utf-8"))
+    last, above = "  tag_count: {weight: 0.05}", "\n\n# what follows is of grpo\ngrpo:\n"
+    shipped = PARAMS.read_text(encoding="utf-8")
+    before = shipped.replace(f"{last}\n\ngrpo:\n", f"{last} # the last one{above}")
+    PARAMS.write_text(before, encoding="utf-8")
     apply_recipe("hardware")
-    assert f"timeout_s: 10}}\n\n{above}" in PARAMS.read_text(encoding="utf-8")
+    assert f"{last} # the last one\n  brevity: " in PARAMS.read_text(encoding="utf-8")
+    assert f"timeout_s: 10}}{above}" in PARAMS.read_text(encoding="utf-8")
+    own = '  mine: {weight: 1.0, function: "mine.py:mine", timeout_s: 1} # by hand'
+    PARAMS.write_text(shipped.replace(f"{last}\n\ngrpo:\n", f"{last}\n{own}{above}"), encoding="utf-8")
     apply_recipe("tiny")
-    assert aligned(PARAMS.read_text(encoding="utf-8")) == before
+    assert f"{last}{above}" in PARAMS.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
