@@ -81,7 +81,7 @@ def chain(stages: list[str] | None = None, recipe: str | None = None, set: dict[
 
     Args:
         stages: Some of those of dvc.yaml.
-        recipe: One of recipes/, merged into the params.yaml of the commit.
+        recipe: One of recipes/, whose values stand in place of those of the commit's params.yaml.
         set: Other params, such as `{"grpo.num_generations": 8}`.
     """
     root, log = Path.cwd(), get_run_logger()

@@ -62,7 +62,7 @@ def pipeline(
 
     Args:
         stages: Some of those of dvc.yaml.
-        recipe: One of recipes/, merged into params.yaml first.
+        recipe: One of recipes/, whose values stand in place of those of params.yaml.
         set: Other params, such as `{"grpo.num_generations": 8}`. They and a recipe get a worktree of their own.
         force: Stages to run although nothing changed, or true for all.
         timeout_s: Seconds after which a stage is ended and told as TimedOut.
@@ -164,7 +164,7 @@ def start_server() -> None:
 def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description="The stages as a Prefect flow.")
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="all if none is given")
-    parser.add_argument("--recipe", metavar="NAME", help="one of recipes/, merged into params.yaml in a worktree")
+    parser.add_argument("--recipe", metavar="NAME", help="one of recipes/, in place of the values of params.yaml")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="grpo.beta=0.02")
     parser.add_argument("--force", nargs="*", metavar="STAGE", help="run although unchanged; all if none is named")
     parser.add_argument("--timeout-s", type=float, metavar="SECONDS", help="of one stage")

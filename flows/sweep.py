@@ -62,7 +62,7 @@ def sweep(
         grid: Values for each param, of which all combinations are run, or the points themselves.
         concurrency: Runs at one time; each takes the processors or the GPU that a run by itself takes.
         stages: Some of those of dvc.yaml.
-        recipe: One of recipes/, merged into params.yaml first.
+        recipe: One of recipes/, whose values stand in place of those of params.yaml.
     """
     root, log = Path.cwd(), get_run_logger()
     names = chosen(stages, stage_names(root))
@@ -157,7 +157,7 @@ def parameters_of(argv: Sequence[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m flows.sweep", description="One run of the flow for each point.")
     parser.add_argument("grid", nargs="+", metavar="KEY=VALUE,VALUE", help="all combinations are run")
     parser.add_argument("--concurrency", type=int, default=1, metavar="N", help="runs at one time")
-    parser.add_argument("--recipe", metavar="NAME", help="one of recipes/, merged into params.yaml first")
+    parser.add_argument("--recipe", metavar="NAME", help="one of recipes/, in place of the values of params.yaml")
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="all if none is given")
     given = parser.parse_args(argv)
     grid = dict(map(values, given.grid))

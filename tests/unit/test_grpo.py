@@ -115,6 +115,7 @@ def one_missing(paid: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
 def test_two_steps_log_the_tutorials_names_and_move_every_parameter(
     params: Params, scoring: Scoring, tmp_path: Path
 ) -> None:
+    torch.manual_seed(0)  # a few models say no vowel at all
     tokenizer = tiny_checkpoint(params, ROWS, tmp_path / "model")
     before = AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
 
