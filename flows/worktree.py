@@ -28,7 +28,7 @@ from posttrain.paths import GRAPH, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORK
 # Git's and DVC's own references are shared by all worktrees: one at a time.
 REFERENCES_LOCK = LOCKS / "references.lock"
 MADE = Path(".posttrain/made")
-READ_BY_ALL = (GRAPH, PARAMS, RECIPES, Path("stages"), Path(".dvc/config"))
+READ_BY_ALL = (GRAPH, PARAMS, RECIPES, Path("stages"), Path("posttrain"), Path(".dvc/config"))
 NO_INPUT = {"__pycache__", ".git"}
 
 

@@ -87,9 +87,11 @@ def test_wrong_input_is_told_before_anything_runs(training, ran, capsys, argumen
 def test_uncommitted_changes_are_refused(training, ran, capsys):
     (training / "params.yaml").write_text((training / "params.yaml").read_text().replace("seed: 1", "seed: 2"))
     (training / "notes.txt").write_text("no stage reads this")
+    (training / "posttrain").mkdir()
+    (training / "posttrain/run_stage.py").write_text("# the library, also where no stage names it")
     assert main(["--set", "grpo.beta=0.5"]) == 2
     told = capsys.readouterr().err
-    assert "got     params.yaml\n" in told
+    assert "got     params.yaml, posttrain/run_stage.py\n" in told
     assert ran() == []
 
 
