@@ -1,6 +1,7 @@
 """The real command in two gloo processes: the strategies, a lost rank, what is left running, what is published.
 
-Three launches of one strategy run by default; `make test-distributed` runs all strategies and the whole kill matrix.
+`make test` kills one command, `make test-slow` takes ZeRO-3 through all of it, `make test-distributed` runs every
+strategy and the whole kill matrix.
 """
 
 import json
@@ -10,18 +11,22 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.distributed.launched import ROOT, Launched
-from tests.forks import hashes, workspace
+from tests.forks import Run, hashes, workspace
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 EXHAUSTIVE = pytest.mark.exhaustive
-STRATEGIES = [pytest.param("ddp", marks=EXHAUSTIVE), pytest.param("zero2", marks=EXHAUSTIVE), "zero3"]
+STRATEGIES = [
+    *(pytest.param(name, marks=EXHAUSTIVE) for name in ("ddp", "zero2")),
+    pytest.param("zero3", marks=pytest.mark.slow),
+]
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear", "quantize_4bit": False}
 
 # What killed it, and the exit code. A crash is a fault of the program, a rank that was killed may be started again.
@@ -38,11 +43,12 @@ BY_DEFAULT = ("command SIGKILL",)
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one(forks: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which one process has trained sft and grpo."""
     root = workspace(tmp_path_factory.mktemp("one"), {"launch": {"threads": 1}})
     for stage in ("prepare", "sft", "grpo"):
-        command(root, stage)
+        run = Run(forks, root, stage)
+        assert run.wait() == 0, run.output()
     return root
 
 
