@@ -95,16 +95,16 @@ $(OWN_UV):
 	$(PYTHON) -m venv .posttrain/uv
 	.posttrain/uv/bin/python -m pip install --quiet uv
 
-# Locks name exact versions and no index, one for all Pythons and platforms; markers say which line is for which. The CPU
-# build of torch calls itself 2.13.0+cpu, which no index has. `make lock UPGRADE=` moves only what has to: docs/pins.md
+# Locks name exact versions and no index: one lock for all Pythons and platforms, with markers, and one version for all of
+# them where there is one. Find-links are left out: the CPU build of torch there calls itself 2.13.0+cpu, which no index has.
+# `make lock UPGRADE=` moves only what has to move: docs/pins.md
 UPGRADE = --upgrade
-COMPILE = $(UV) pip compile --quiet $(UPGRADE) --prerelease disallow --universal --python-version 3.11 \
-	--no-emit-index-url --no-emit-find-links --no-header --custom-compile-command "make lock"
+COMPILE = UV_FIND_LINKS= $(UV) pip compile --quiet $(UPGRADE) --prerelease disallow --universal --python-version 3.11 \
+	--fork-strategy fewest --no-emit-index-url --no-header --custom-compile-command "make lock"
 lock: | $(UV)
 	$(COMPILE) pyproject.toml --extra dev --excludes requirements/cuda.in --output-file requirements/train.txt
 	$(COMPILE) requirements/lighteval.in --excludes requirements/cuda.in --output-file requirements/lighteval.txt
 	$(subst disallow,if-necessary,$(COMPILE)) requirements/vllm.in --output-file requirements/vllm.txt
-	sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements/train.txt requirements/lighteval.txt requirements/vllm.txt
 
 clean:
 	rm -rf $(VENV) $(EVAL_VENV) $(VLLM_VENV) .posttrain
