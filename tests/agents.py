@@ -94,7 +94,6 @@ class Site:
             **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "POSTTRAIN_"))},
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(self.code or root),
-            "LIGHTEVAL_PYTHON": os.environ.get("LIGHTEVAL_PYTHON", str(REPOSITORY / ".venv-lighteval/bin/python")),
             "DVC_SITE_CACHE_DIR": str(self.folder / "site-cache"),
             "DVC_NO_ANALYTICS": "1",
             "PREFECT_HOME": str(self.folder / "prefect"),
