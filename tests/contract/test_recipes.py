@@ -13,9 +13,9 @@ import pytest
 from posttrain import paths
 from posttrain.cli import main
 from posttrain.commands.check.rules import master_weights
-from posttrain.commands.plan.machine import GIB, Machine
+from posttrain.commands.plan.machine import DDP, GIB, LORA, ZERO2, ZERO3, Machine, Strategy
 from posttrain.commands.plan.model import QWEN, from_config
-from posttrain.commands.plan.plan import DDP, LORA, ZERO2, ZERO3, Plan, Strategy
+from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.work import Work, grpo_work, sft_work
 from posttrain.data.problems import from_source
 from posttrain.params.file import load_params, read_yaml

@@ -16,11 +16,12 @@ from posttrain.commands.check import checks as check
 from posttrain.commands.check import resources, rules
 from posttrain.commands.check.resources import PROCESS_GIB, check_resources, memory_and_time
 from posttrain.commands.check.rules import Finding
-from posttrain.commands.plan.machine import GIB, Machine
+from posttrain.commands.plan.machine import DDP, GIB, ZERO3, Machine
 from posttrain.commands.plan.model import Model, from_config
-from posttrain.commands.plan.plan import DDP, Plan
+from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.table import duration
 from posttrain.errors import InputError
+from posttrain.launch.layout import layout
 from posttrain.outputs.manifest import publish
 from posttrain.params.file import load_params
 from posttrain.params.recipes import apply_recipe
@@ -223,7 +224,7 @@ def test_memory_and_time_by_hand(project: Path, params_with: ParamsWith) -> None
     decode = 7 * 2 * 3000 * 4 / 480 + 5 * (2 * 3000 * 4 / 480 + 0.004)
     scoring, update = 2 * 3000 * 4 * 12 / 480 + 0.004, 6 * 3000 * 4 * 12 / 480 + 3 * 0.004
     assert grpo.step_s == pytest.approx(decode + scoring + update)
-    logits = 20 * 100 * 4 * 8 + 4 * 20 * 10 + 4 * 100 * 10
+    logits = 48 * 100 * 4 * 8 + 4 * 48 * 10 + 4 * 100 * 10
     assert grpo.total == pytest.approx(PROCESS_GIB * GIB + 3000 * 4 * 5 + 48 * (2 * layer + 120) + logits)
     need_gib = grpo.total / GIB
     assert memory_and_time("x", grpo, need_gib - 0.01, "x").level == "warn"
@@ -438,6 +439,69 @@ def test_a_colocated_vllm_needs_its_share_unless_it_sleeps(
     assert planned(0.5, sleeps=True).total - plain.total == pytest.approx(half - steps)
     assert planned(0.001, sleeps=True).total == plain.total  # less than a pass takes while it sleeps
     assert half > steps > 0.001 * 2 * half
+
+
+SMOLLM2 = {
+    **{"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30},
+    **{"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stage", "prompt", "tflops", "gib", "seconds"),
+    [
+        ("tiny", "sft", 0, 0.1, 0.80, 158),
+        ("tiny", "grpo", 29, 0.1, 0.97, 98),
+        ("smollm2-gsm8k", "sft", 0, 0.2, 8.0, 638),
+        ("smollm2-gsm8k", "grpo", 172, 0.2, 10.5, 732),
+    ],
+)
+def test_estimates_are_within_a_third_of_what_was_measured(
+    recipe: str, stage: Any, prompt: int, tflops: float, gib: float, seconds: float, project: Path
+) -> None:
+    """On the two cores of docs/health.md, which do 0.1 TFLOP/s each."""
+    shutil.copytree(ROOT / "recipes", project / "recipes")
+    apply_recipe(recipe)
+    work = check.Workspace(load_params(PARAMS))
+    machine, _, _ = resources.measured(layout(work.params.launch), "float32")
+    model = from_config(SMOLLM2 if recipe != "tiny" else work.config("sft"), recipe)
+    assert model is not None
+    asked = replace(resources.asked(stage, work), prompt_length=prompt)
+    micro_batch = min(asked.sequences, work.params.launch.micro_batch_size)
+    plan = Plan(model, asked, replace(machine, tflops=tflops), DDP, micro_batch=micro_batch)
+    assert 2 / 3 < plan.total / GIB / gib < 4 / 3
+    assert 2 / 3 < (resources.START_S + asked.max_steps * plan.step_s) / seconds < 4 / 3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "strategy", "precision"),
+    [
+        ("float32", "zero2", "float32"),
+        ("bfloat16", "zero2", "mixed"),
+        ("bfloat16", "zero3", "mixed"),
+        ("bfloat16", "ddp", "bfloat16"),
+    ],
+)
+def test_sharded_weights_have_longer_ones_beside_them(
+    dtype: str, strategy: str, precision: str, project: Path, params_with: ParamsWith
+) -> None:
+    params = params_with({"model.dtype": dtype, "launch.strategy": strategy, "launch.processes": 2})
+    for stage in ("sft", "grpo"):
+        assert resources.asked(stage, check.Workspace(params)).precision == precision
+
+
+def test_the_layout_and_the_adapters_of_params_are_estimated(
+    project: Path, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_sft_model(params_with({}))
+    lora = {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear", "quantize_4bit": False}
+    launch = {"strategy": "zero3", "processes": 2, "micro_batch_size": 16, "activation_checkpointing": True}
+    changes = {"model.lora": lora, "grpo.num_iterations": 2, "grpo.beta": 0.0}
+    plan = plan_of(check.Workspace(params_with(changes | {f"launch.{k}": v for k, v in launch.items()})), monkeypatch)
+    assert plan.strategy == replace(ZERO3, adapters=True)
+    assert (plan.machine.gpus, plan.micro_batch, plan.passes, plan.recompute) == (2, 16, 4, True)
+    assert (plan.work.lora_rank, plan.work.num_iterations, plan.work.reference) == (4, 2, False)
+    assert plan.gradients == 4 * 4 * plan.model.adapter / 2
 
 
 def test_a_vllm_that_holds_no_completion_is_named(project: Path, params_with: ParamsWith) -> None:

@@ -16,9 +16,9 @@ from trl.kernels.chunked_logprob import _backward_tile
 
 from posttrain.cli import main
 from posttrain.commands.plan import command, model
-from posttrain.commands.plan.machine import GIB, Machine
+from posttrain.commands.plan.machine import DDP, GIB, LORA, ZERO2, ZERO3, Machine, Strategy
 from posttrain.commands.plan.model import Model
-from posttrain.commands.plan.plan import BUCKET, DDP, LORA, TILE_COPIES, ZERO2, ZERO3, Plan, Strategy
+from posttrain.commands.plan.plan import BUCKET, TILE_COPIES, Plan
 from posttrain.commands.plan.work import Work, grpo_work
 from posttrain.errors import InputError
 from posttrain.params.file import load_params
@@ -235,7 +235,19 @@ def test_copies_of_a_tile_of_logits_are_those_of_trl() -> None:
     _backward_tile(tile, words, rows.long(), rows, rows, rows, None, *sizes)
     assert (resident("VmHWM:") - before) / tile.nbytes == pytest.approx(TILE_COPIES, abs=0.5)
     on_a_cpu = Plan(HAND, HAND_WORK, Machine(1, 1.0, triton=False), DDP, micro_batch=3)
-    assert on_a_cpu.logits == 12 * 100 * (2 + 7 * 4) + 4 * 12 * 10 + 4 * 100 * 10
+    # 3 sequences x 10 tokens, prompts among them
+    assert on_a_cpu.logits == 30 * 100 * (2 + 7 * 4) + 4 * 30 * 10 + 4 * 100 * 10
+
+
+def test_sharded_adapters_by_hand() -> None:
+    """600 parameters of rank 2 train; ZeRO-3 gathers all 4000, which are frozen, three times a pass."""
+    machine = Machine(2, 1.0, link=1e4, efficiency=0.5)
+    second, third = (Plan(HAND, HAND_WORK, machine, replace(s, adapters=True), micro_batch=2) for s in (ZERO2, ZERO3))
+    assert states(second) == (8000 + 2400, 2400 / 2, 4800 / 2)
+    assert states(third) == ((8000 + 2400) / 2, 2400 / 2, 4800 / 2)
+    assert (second.buffers, second.update, third.update) == (2 * 4 * 600, 0, 0)
+    assert second.communication_s == pytest.approx((4 + 1) * 600 * 2 / 2 / 5000)
+    assert third.communication_s == pytest.approx((3 * 4 + 1) * 4000 * 2 / 2 / 5000)
 
 
 def test_sft_generates_nothing() -> None:
@@ -521,7 +533,8 @@ def test_a_servers_gpus_are_paid_for() -> None:
 
 
 def test_it_imports_no_torch(root: Path, tmp_path: Path) -> None:
-    code = f"import sys\nfrom posttrain.cli import main\nassert main({ASK}) == 0\nassert 'torch' not in sys.modules"
+    code = "import sys\nimport posttrain.commands.check.resources\nfrom posttrain.cli import main\n"
+    code += f"assert main({ASK}) == 0\nassert 'torch' not in sys.modules"
     environment = {"PYTHONPATH": str(root), "PATH": ""}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True)
 

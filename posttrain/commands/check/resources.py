@@ -1,6 +1,6 @@
 """Memory and time of sft and grpo on this machine, by the formulas of `posttrain plan`: no trial run.
 
-Imports torch only to measure the machine's speed, in a tenth of a second.
+Imports torch only to measure the machine's speed, in half a second.
 """
 
 import math
@@ -11,9 +11,9 @@ from typing import Literal
 
 from posttrain.commands.check.rules import Finding
 from posttrain.commands.check.workspace import Workspace
-from posttrain.commands.plan.machine import GIB, Machine
+from posttrain.commands.plan.machine import DDP, GIB, ZERO2, ZERO3, Machine
 from posttrain.commands.plan.model import from_config
-from posttrain.commands.plan.plan import DDP, ZERO2, ZERO3, Plan
+from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.table import duration
 from posttrain.commands.plan.work import Work, grpo_work, sft_work
 from posttrain.launch.layout import Layout, layout
@@ -22,10 +22,14 @@ from posttrain.training.batches import batch_plan
 
 STRATEGIES = {"single": DDP, "ddp": DDP, "zero2": ZERO2, "zero3": ZERO3, "fsdp": ZERO3}
 
-PROCESS_GIB, START_S = 0.7, 12
-"""What a process takes before any weight: memory of Python, torch and the libraries, and the time to import them."""
+PROCESS_GIB = 0.7
+"""Memory of Python, torch and the libraries before any weight."""
+START_S = 12
+"""Seconds of a stage besides its steps: imports, reading the data, samples, saving."""
 PASS_S, LAYER_S = 0.002, 0.001
-"""Python's part of a forward pass of transformers, and of each layer in it."""
+"""Seconds of Python in a forward pass of transformers, and in each of its layers."""
+UTILISATION = 0.45
+"""Share of the measured speed that training reaches on a CPU; fits the embedded recipe and SmolLM2-135M."""
 
 
 def check_resources(stage: Literal["sft", "grpo"], workspace: Workspace) -> list[Finding]:
@@ -80,27 +84,33 @@ def measured(found: Layout, dtype: str) -> tuple[Machine, float, str]:
 
     if found.threads:
         torch.set_num_threads(found.threads)
-    cuda, size = found.device == "cuda", 8192 if found.device == "cuda" else 1024
-    kind = getattr(torch, "bfloat16" if found.mixed_precision else dtype)
-    matrix = torch.ones(size, size, dtype=kind, device=found.device)
+    # A small product is done before another job has its turn; a large one is enough work for a GPU or many threads.
+    sizes = (256, 1024) if found.device == "cpu" else (1024, 8192)
+    dtype = "bfloat16" if found.mixed_precision else dtype
+    tflops = max(product_tflops(size, found.device, dtype) for size in sizes)
+    machine = Machine(found.processes, 0, tflops=tflops, pass_s=PASS_S, layer_s=LAYER_S)
+    if found.device == "cuda":
+        free, memory = torch.cuda.mem_get_info()
+        return replace(machine, memory_gib=memory / GIB), free / GIB, torch.cuda.get_device_name()
+    memory_gib, free_gib = (system_memory_gib(key) / found.local_processes for key in ("MemTotal", "MemAvailable"))
+    # No bandwidth is measured: on the few cores that were tried, what is computed takes longer than what is read.
+    machine = replace(machine, memory_gib=memory_gib, reserve_gib=PROCESS_GIB, bandwidth=math.inf, link=math.inf)
+    threads = torch.get_num_threads()
+    name = f"{threads} CPU thread{'s'[: threads != 1]}"
+    return replace(machine, utilisation=UTILISATION, triton=False), free_gib, name
+
+
+def product_tflops(size: int, device: str, dtype: str) -> float:
+    """The fastest of several products of two matrices, because other jobs only ever make one slower."""
+    import torch
+
+    matrix = torch.ones(size, size, dtype=getattr(torch, dtype), device=device)
 
     def product() -> float:
         return float((matrix @ matrix)[0, 0])  # reading a number waits for the device
 
     product()
-    # The fastest of several, because other jobs only ever make it slower.
-    tflops = 2 * size**3 / min(timeit.repeat(product, number=1, repeat=8)) / 1e12
-    python = Machine(found.processes, 0, tflops=tflops, pass_s=PASS_S, layer_s=LAYER_S)
-    if cuda:
-        free, memory = torch.cuda.mem_get_info()
-        return replace(python, memory_gib=memory / GIB), free / GIB, torch.cuda.get_device_name()
-    memory_gib, free_gib = (system_memory_gib(key) / found.local_processes for key in ("MemTotal", "MemAvailable"))
-    # Without its bandwidths: operations and Python take longer than what is read, on the few cores that were tried.
-    machine = replace(
-        python, memory_gib=memory_gib, reserve_gib=PROCESS_GIB, bandwidth=math.inf, link=math.inf, triton=False
-    )
-    threads = torch.get_num_threads()
-    return machine, free_gib, f"{threads} CPU thread{'s'[: threads != 1]}"
+    return 2 * size**3 / min(timeit.repeat(product, number=1, repeat=8)) / 1e12
 
 
 def system_memory_gib(key: str) -> float:

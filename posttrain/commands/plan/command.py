@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from posttrain.commands.plan.machine import GIB, Machine
+from posttrain.commands.plan.machine import DDP, GIB, LORA, ZERO2, ZERO3, Machine
 from posttrain.commands.plan.model import Model, of_file, of_size
-from posttrain.commands.plan.plan import DDP, LORA, ZERO2, ZERO3, Plan
+from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.table import assumptions, closing_line, table
 from posttrain.commands.plan.work import Work, grpo_work
 from posttrain.errors import InputError

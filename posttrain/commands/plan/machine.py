@@ -1,12 +1,12 @@
-"""What trains: GPUs by their data sheet, or any machine by what was measured on it."""
+"""What trains, by its data sheet or by measurement, and how its GPUs share a model."""
 
 from dataclasses import dataclass
 
 GIB = 2**30
 
 RESERVE_GIB, RESERVE_FRAC = 1.5, 0.08
-"""What a GPU's processes need besides tensors: CUDA's context, NCCL and cuBLAS; and of its memory, lost to
-fragmentation. Assumptions."""
+"""Memory of a GPU that is not there for tensors: CUDA's context, NCCL and cuBLAS, and a share for fragmentation. An
+assumption."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Machine:
     memory_gib: float
     """Memory of one GPU."""
     reserve_gib: float | None = None
-    """What is not there for tensors; None for RESERVE_GIB and RESERVE_FRAC."""
+    """Memory that is not there for tensors; None for the assumption above."""
     tflops: float = 312.0
     """TFLOP/s of one GPU in bfloat16; an A100's data sheet."""
     utilisation: float = 0.4
@@ -29,18 +29,37 @@ class Machine:
     efficiency: float = 0.5
     """Share of both bandwidths that is reached."""
     triton: bool = True
-    """TRL's kernels work on a tile of logits in place. Without Triton, as on a CPU, torch copies it."""
+    """TRL's kernels score completions alone, a tile of logits in place. Without Triton, as on a CPU, torch scores
+    prompts too and copies the tile."""
     pass_s: float = 0.0
-    """Seconds of Python for one forward pass, whatever it computes. Data sheets have none."""
+    """Seconds of Python in a forward pass of transformers, whatever it computes."""
     layer_s: float = 0.0
-    """Seconds of Python for each layer of it."""
+    """Seconds of Python in each of its layers."""
 
     @property
     def flops(self) -> float:
+        """Operations a second that one GPU reaches."""
         return self.tflops * 1e12 * self.utilisation
 
     @property
     def reserve(self) -> float:
-        """Bytes."""
+        """Bytes that are not there for tensors."""
         gib = RESERVE_GIB + RESERVE_FRAC * self.memory_gib if self.reserve_gib is None else self.reserve_gib
         return gib * GIB
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What is divided over the GPUs, and what is trained."""
+
+    name: str
+    shards_optimizer: bool = False
+    """Divides optimizer states and gradients: ZeRO-2."""
+    shards_weights: bool = False
+    """Divides weights: ZeRO-3."""
+    adapters: bool = False
+    """Trains adapters alone."""
+
+
+DDP, ZERO2 = Strategy("ddp"), Strategy("zero2", shards_optimizer=True)
+ZERO3, LORA = Strategy("zero3 / fsdp", shards_optimizer=True, shards_weights=True), Strategy("lora", adapters=True)

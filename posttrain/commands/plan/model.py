@@ -39,10 +39,10 @@ class Model:
     def layer_activations(self, element: int) -> int:
         """Bytes that one layer keeps of one token for its backward pass, counted as in arXiv:2205.05198, section 4.1.
 
-        That paper's 34h + 5as is of a GPT layer with dropout and eager attention. Of transformers' gated layer without
-        dropout: rotated queries and the attention's output, keys and values, four intermediate vectors (gate, its
-        activation, up, their product), and for each of two norms a float32 copy of the input, the normalised vector
-        and the output. Flash or SDPA attention keeps no s x s matrix, so the term 5as is not there.
+        Its 34h + 5as is a GPT layer with dropout and eager attention. A gated layer of transformers keeps rotated
+        queries and the attention's output, keys and values, four intermediate vectors (gate, its activation, up, their
+        product), and for each of two norms a float32 copy of the input, the normalised vector and the output. Flash
+        and SDPA attention keep no s x s matrix.
         """
         vectors = 2 * self.queries + 2 * self.key_values + 4 * self.intermediate
         return element * vectors + 2 * self.hidden * (4 + 2 * element)
@@ -56,7 +56,7 @@ class Model:
 
 
 def from_config(config: Mapping[str, Any], name: str) -> Model | None:
-    """Linear layers, their biases and every norm: exact for the types of QKV_BIAS, close for other dense decoders.
+    """The sizes that a config.json gives: exact for the types of QKV_BIAS, close for other dense decoders.
 
     None for a config without the widths of a decoder.
     """
@@ -96,7 +96,7 @@ QWEN = {
     "Qwen2.5-32B": qwen(5120, 27648, 64, 40, 8, 152064),
     "Qwen2.5-72B": qwen(8192, 29568, 80, 64, 8, 152064),
 }
-"""Configs whose widths stand in for those of a model of which only the size is known."""
+"""Configs whose widths are taken where only the size of a model is known."""
 
 
 def of_size(parameters: float) -> Model:
@@ -119,19 +119,16 @@ def of_size(parameters: float) -> Model:
 
 def of_file(path: Path) -> Model:
     """The model of a config.json. Raises: InputError unless it can be counted to the last parameter."""
+    model, kind, problem = None, None, "no JSON object"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        kind = config.get("model_type")
-    except (OSError, AttributeError, ValueError) as error:
-        raise InputError(
-            str(path), got=str(error), wanted="the config.json of a model", do="name the file in the model's folder"
-        ) from None
-    model = from_config(config, str(path))
+        if isinstance(config, dict):
+            model, kind = from_config(config, str(path)), config.get("model_type")
+            problem = f"model_type {kind!r}" if kind not in QKV_BIAS else "no widths of a decoder"
+    except (OSError, ValueError) as error:
+        problem = str(error)
     if model is None or kind not in QKV_BIAS:
-        raise InputError(
-            str(path),
-            got=f"model_type {kind!r}" if kind not in QKV_BIAS else "a config without the widths of a decoder",
-            wanted=f"the config.json of a dense decoder: {', '.join(QKV_BIAS)}",
-            do="give --model-size instead; the widths of a Qwen2.5 near that size are then taken",
-        )
+        wanted = f"the config.json of a dense decoder: {', '.join(QKV_BIAS)}"
+        do = "name another, or give --model-size: the widths of a Qwen2.5 near that size are then taken"
+        raise InputError(str(path), got=problem, wanted=wanted, do=do)
     return model

@@ -6,7 +6,7 @@ the code of TRL 1.16; docs/plan.md has the table of formulas and what they leave
 
 from dataclasses import dataclass
 
-from posttrain.commands.plan.machine import GIB, Machine
+from posttrain.commands.plan.machine import GIB, Machine, Strategy
 from posttrain.commands.plan.model import Model
 from posttrain.commands.plan.work import ADAPTER, PRECISIONS, Precision, Work
 
@@ -16,19 +16,6 @@ TILE_TOKENS, TILE_VOCAB = 4096, 32768
 """Tokens and words that TRL projects at a time (trl/kernels/chunked_logprob.py)."""
 TILE_COPIES = 7
 """Float32 copies of such a tile of logits that its `_backward_tile` has at a time, where there is no Triton."""
-
-
-@dataclass(frozen=True)
-class Strategy:
-    name: str
-    shards_optimizer: bool = False
-    """Optimizer states and gradients are divided over the GPUs: ZeRO-2."""
-    shards_weights: bool = False
-    adapters: bool = False
-
-
-DDP, ZERO2 = Strategy("ddp"), Strategy("zero2", shards_optimizer=True)
-ZERO3, LORA = Strategy("zero3 / fsdp", shards_optimizer=True, shards_weights=True), Strategy("lora", adapters=True)
 
 
 @dataclass(frozen=True)
@@ -121,11 +108,12 @@ class Plan:
     def logits(self) -> float:
         """Tiles of them, float32 gradients of the completions' hidden states and, where the output layer trains, of its
         weights: TRL 1.16. All at once: logits, their log-softmax and their gradient, float32."""
-        vocab, hidden = self.model.vocab, self.model.hidden
-        tokens = self.micro_batch * self.work.max_completion_length
-        if self.work.full_logits:
-            return 3.0 * 4 * tokens * vocab
-        copies = self.element + (0 if self.machine.triton else 4 * TILE_COPIES)
+        work, vocab, hidden = self.work, self.model.vocab, self.model.hidden
+        if work.full_logits:
+            return 3.0 * 4 * self.micro_batch * work.max_completion_length * vocab
+        triton = self.machine.triton
+        tokens = self.micro_batch * (work.max_completion_length if triton else work.length)
+        copies = self.element + (0 if triton else 4 * TILE_COPIES)
         tile = min(tokens, TILE_TOKENS) * min(vocab, TILE_VOCAB) * copies
         return tile + 4.0 * tokens * hidden + (0 if self.strategy.adapters else 4.0 * vocab * hidden)
 

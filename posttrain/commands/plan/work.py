@@ -8,11 +8,12 @@ from posttrain.params.schema import Params
 
 
 class Precision(NamedTuple):
-    """Bytes of a parameter. Its optimizer has Adam's two moments, and float32 weights where the weights are shorter."""
+    """Bytes of a parameter."""
 
     weights: int
     gradients: int
     optimizer: int
+    """Adam's two moments, and float32 weights where the weights are shorter."""
 
 
 PRECISIONS = {
@@ -23,7 +24,7 @@ PRECISIONS = {
 ADAPTER = Precision(4, 4, 8)  # PEFT keeps adapters in float32 (`autocast_adapter_dtype`)
 
 GPU_MEMORY_UTILIZATION = {"no": 0.0, "colocate": 0.3, "server": 0.9}
-"""vLLM's share of a GPU where nothing says it, by mode."""
+"""Share of a GPU for vLLM where nothing says it, by mode."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,21 @@ class Work:
     num_generations: int = 16
     num_iterations: int = 1
     prompt_length: int = 256
-    """Tokens, which params.yaml does not say."""
+    """Tokens of a prompt; params.yaml does not say."""
     max_completion_length: int = 1024
     max_steps: int = 500
     reference: bool = True
-    """The KL divergence to a reference is wanted: beta is not 0."""
+    """Whether the KL divergence to a reference is wanted: beta is not 0."""
     adapters: bool = False
-    """Adapters are wanted, rather than all weights."""
+    """Whether adapters are wanted, rather than all weights."""
     lora_rank: int = 16
     precision: str = "mixed"
     full_logits: bool = False
-    """Logits of all completions at once, without TRL's chunks."""
+    """Whether logits of all completions are there at once, without TRL's tiles."""
     generates: bool = True
     """False for SFT, which is given its completions."""
     vllm: Literal["no", "colocate", "server"] = "no"
-    """What generates: transformers, vLLM in the training processes, or vLLM on GPUs of its own."""
+    """Where vLLM generates: nowhere (transformers does), in the training processes, or on GPUs of its own."""
     tensor_parallel_size: int = 1
     """GPUs that share vLLM's copy of the model: all of a server's."""
     gpu_memory_utilization: float = 0.0
@@ -65,16 +66,17 @@ class Work:
 
     @property
     def vllm_beside_training(self) -> bool:
-        """It holds memory of the GPUs that train while they do."""
+        """Whether vLLM holds memory of the GPUs that train while they do."""
         return self.vllm == "colocate" and not self.enable_sleep_mode
 
     @property
     def server_gpus(self) -> int:
+        """GPUs beside those that train."""
         return self.tensor_parallel_size if self.vllm == "server" else 0
 
 
 def grpo_work(flags: Mapping[str, Any], params: Params | None) -> Work:
-    """A flag wins over params.yaml, that over the defaults."""
+    """A step of GRPO. A flag wins over params.yaml, that over the defaults."""
     asked = asked_by(params) if params else {}
     asked |= {name: value for name, value in flags.items() if value is not None and value is not False}
     asked.setdefault("gpu_memory_utilization", GPU_MEMORY_UTILIZATION[asked.get("vllm", "no")])
@@ -82,6 +84,7 @@ def grpo_work(flags: Mapping[str, Any], params: Params | None) -> Work:
 
 
 def asked_by(params: Params) -> dict[str, Any]:
+    """Values of Work that params.yaml has, among others."""
     lora, vllm = params.model.lora, params.launch.vllm
     asked = params.grpo.model_dump() | {"reference": params.grpo.beta > 0, "adapters": lora is not None}
     if lora:
@@ -90,7 +93,7 @@ def asked_by(params: Params) -> dict[str, Any]:
 
 
 def sft_work(params: Params) -> Work:
-    """Rows as long as they may be, all of whose tokens count as completion."""
+    """A step of SFT, whose rows are as long as they may be and all completion."""
     sft = params.sft
     flags = {
         **{"prompts_per_step": sft.batch_size, "num_generations": 1, "num_iterations": 1, "max_steps": sft.max_steps},
