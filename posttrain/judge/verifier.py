@@ -41,7 +41,7 @@ class Verifier(Closing):
         """Completions without a verdict so far."""
         self._known: OrderedDict[Pair, bool | None] = OrderedDict()
         self._readable: dict[str, bool] = {}
-        """Of golds that are no plain numbers."""
+        """Of golds that are no numbers."""
         self._recent: deque[bool] = deque(maxlen=WINDOW)
 
     def close(self) -> None:
@@ -121,8 +121,8 @@ def quick_verdict(gold: str, answer: str) -> bool | None:
     """The verdict where no algebra is needed; None if math-verify has to decide.
 
     Answers to a number that are none (`is_evaluated`), the same text, and two numbers: integers and fractions exactly,
-    decimals where they are equal or clearly differ, because math-verify rounds to six places. It reads a mixed number
-    as it is written, `1\\frac{1}{2}` as 3/2 and `1 1/2` as 1, so these are left to it.
+    decimals where they are equal or clearly differ, because math-verify rounds to six places. Mixed numbers are left to
+    it, because it reads `1\\frac{1}{2}` as 3/2 and `1 1/2` as 1.
     """
     if not is_evaluated(answer, gold):
         return False
