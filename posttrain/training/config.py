@@ -18,7 +18,7 @@ def start(seed: int, launch: Launch) -> None:
     """Seed Python, NumPy and torch, and fix the number of threads."""
     set_seed(seed)
     logging.disable_progress_bar()
-    # trl 1.16 reads the name that transformers 5.23 deprecates.
+    # trl 1.16 reads the name that transformers 5.24 deprecates.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     if threads := layout(launch).threads:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""The one seam to what TRL 1.16 and transformers 5.23 keep private.
+"""The one seam to what TRL 1.16 and transformers 5.24 keep private.
 
 Every private name that posttrain relies on is in PRIVATE and is used in this file alone; the rest of posttrain uses the
 names without underscore that stand here. After an upgrade tests/unit/test_trl.py fails by the name that went, moved or

@@ -14,7 +14,7 @@ from posttrain.training.trl import PRIVATE
 ROOT = Path(__file__).parents[2]
 NAMES = [(kind, name) for kind, names in PRIVATE.items() for name in names]
 
-# What an override takes and hands on, as TRL 1.16 and transformers 5.23 call it.
+# What an override takes and hands on, as TRL 1.16 and transformers 5.24 call it.
 PARAMETERS = {
     "_save_checkpoint": ["self", "model", "trial"],
     "_get_output_dir": ["self", "trial"],
