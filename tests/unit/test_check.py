@@ -212,14 +212,14 @@ def test_memory_and_time_by_hand(project: Path, params_with: ParamsWith) -> None
     # 1200 operations a second at 40 %: 480; 4 ms a forward pass
     machine = Machine(1, 1.0, PROCESS_GIB, 1.2e-9, bandwidth=math.inf, triton=False, pass_s=0.002, layer_s=0.001)
     params = params_with({"sft.batch_size": 8, "sft.max_length": 50})
-    sft = Plan(model, resources.asked("sft", check.Workspace(params)), machine, DDP, micro_batch=4)
+    sft = Plan(model, resources.stage_work("sft", check.Workspace(params)), machine, DDP, micro_batch=4)
     layer = 4 * (20 + 20 + 80) + 2 * 10 * (4 + 8)
     tokens = 4 * 50
     logits = tokens * 100 * 4 * 8 + 4 * tokens * 10 + 4 * 100 * 10  # a tile and seven copies, and two gradients
     assert sft.total == pytest.approx(PROCESS_GIB * GIB + 3000 * 4 * 4 + tokens * (2 * layer + 120) + logits)
     assert sft.step_s == pytest.approx(6 * 3000 * 8 * 50 / 480 + 2 * 3 * 0.004)
     params = params_with({"grpo.prompts_per_step": 2, "grpo.num_generations": 2, "grpo.max_completion_length": 5})
-    work = replace(resources.asked("grpo", check.Workspace(params)), prompt_length=7)
+    work = replace(resources.stage_work("grpo", check.Workspace(params)), prompt_length=7)
     grpo = Plan(model, work, machine, DDP, micro_batch=4)
     decode = 7 * 2 * 3000 * 4 / 480 + 5 * (2 * 3000 * 4 / 480 + 0.004)
     scoring, update = 2 * 3000 * 4 * 12 / 480 + 0.004, 6 * 3000 * 4 * 12 / 480 + 3 * 0.004
@@ -466,7 +466,7 @@ def test_estimates_are_within_a_third_of_what_was_measured(
     machine, _, _ = resources.measured(layout(work.params.launch), "float32")
     model = from_config(SMOLLM2 if recipe != "tiny" else work.config("sft"), recipe)
     assert model is not None
-    asked = replace(resources.asked(stage, work), prompt_length=prompt)
+    asked = replace(resources.stage_work(stage, work), prompt_length=prompt)
     micro_batch = min(asked.sequences, work.params.launch.micro_batch_size)
     plan = Plan(model, asked, replace(machine, tflops=tflops), DDP, micro_batch=micro_batch)
     assert 2 / 3 < plan.total / GIB / gib < 4 / 3
@@ -487,7 +487,7 @@ def test_sharded_weights_have_longer_ones_beside_them(
 ) -> None:
     params = params_with({"model.dtype": dtype, "launch.strategy": strategy, "launch.processes": 2})
     for stage in ("sft", "grpo"):
-        assert resources.asked(stage, check.Workspace(params)).precision == precision
+        assert resources.stage_work(stage, check.Workspace(params)).precision == precision
 
 
 def test_the_layout_and_the_adapters_of_params_are_estimated(

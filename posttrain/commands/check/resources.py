@@ -38,7 +38,7 @@ def check_resources(stage: Literal["sft", "grpo"], workspace: Workspace) -> list
     model = from_config(workspace.config(stage), params.model.name_or_path)
     if model is None:
         return [Finding("later", name, "sft", "cannot be checked before `posttrain sft`")]
-    found, work = layout(params.launch), asked(stage, workspace)
+    found, work = layout(params.launch), stage_work(stage, workspace)
     if work.sequences % found.processes:
         return []
     machine, free_gib, device = measured(found, params.model.dtype)
@@ -62,7 +62,7 @@ def memory_and_time(name: str, plan: Plan, free_gib: float, device: str) -> Find
     return Finding("ok", name, "launch.micro_batch_size", saw)
 
 
-def asked(stage: Literal["sft", "grpo"], workspace: Workspace) -> Work:
+def stage_work(stage: Literal["sft", "grpo"], workspace: Workspace) -> Work:
     """A step of the stage; of GRPO with the longest prompt, as far as there are any to count."""
     params = workspace.params
     if stage == "sft":

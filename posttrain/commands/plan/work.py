@@ -77,13 +77,13 @@ class Work:
 
 def grpo_work(flags: Mapping[str, Any], params: Params | None) -> Work:
     """A step of GRPO. A flag wins over params.yaml, that over the defaults."""
-    asked = asked_by(params) if params else {}
+    asked = values_of(params) if params else {}
     asked |= {name: value for name, value in flags.items() if value is not None and value is not False}
     asked.setdefault("gpu_memory_utilization", GPU_MEMORY_UTILIZATION[asked.get("vllm", "no")])
     return Work(**{field.name: asked[field.name] for field in fields(Work) if field.name in asked})
 
 
-def asked_by(params: Params) -> dict[str, Any]:
+def values_of(params: Params) -> dict[str, Any]:
     """Values of Work that params.yaml has, among others."""
     lora, vllm = params.model.lora, params.launch.vllm
     asked = params.grpo.model_dump() | {"reference": params.grpo.beta > 0, "adapters": lora is not None}
