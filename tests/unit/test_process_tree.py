@@ -94,6 +94,8 @@ def test_the_keeper_knows_its_processes_on_any_system(here: Path, linux: bool, w
         )
     assert process.stdin is not None
     begun()
+    if what == "end":  # by itself: a keeper that is told to stop before ends it by SIGTERM
+        wait(lambda: is_released("first"), 20)
     process.stdin.close()
     assert process.wait(20) == {"sleep": 128 + signal.SIGTERM, "end": 7}[what]
     assert nothing_is_left()
