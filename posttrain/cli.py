@@ -166,7 +166,10 @@ def run_stage(arguments: argparse.Namespace) -> None:
 
 
 def quiet() -> None:
-    """Nothing phones home, and libraries' progress bars stay out of ours."""
+    """Nothing phones home, libraries' progress bars stay out of ours, and params.yaml decides."""
+    from posttrain.launch.environment import leave_out_foreign
+
+    leave_out_foreign()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

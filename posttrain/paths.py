@@ -19,6 +19,9 @@ GRPO_RESULTS = Path("results/grpo")
 EVALUATE_RESULTS = Path("results/evaluate")
 REPORT = Path("results/report.html")
 
+OUTPUTS = (Path("data"), Path("models"), Path("results"))
+"""The folders with what stages make. Each may be a link to another file system."""
+
 # Untracked: what becomes an out by one rename, what may differ between two equal runs (seconds), and what
 # a killed run goes on from, which has to outlive the outs that DVC removes before it runs a stage. Runs of flows with
 # other params have a worktree each, and leave a report.

@@ -13,6 +13,7 @@ from pathlib import Path
 from posttrain.commands.check.checks import preflight
 from posttrain.errors import InputError
 from posttrain.launch import layout
+from posttrain.launch.environment import is_worker
 from posttrain.launch.supervisor import supervise
 from posttrain.outputs.checkpoints import only_run
 from posttrain.params.file import load_params
@@ -30,7 +31,7 @@ def run_stage(stage: str) -> None:
     """
     params = load_params(PARAMS)
     with sigterm_exits():
-        if layout.is_worker():
+        if is_worker():
             work(stage, params)
         elif params.launch.machine_rank:
             help_machine_0(stage, params.launch)
@@ -42,6 +43,8 @@ def run_stage(stage: str) -> None:
 
 def work_or_supervise(stage: str, params: Params) -> None:
     """Stages that no processes share run here whatever `launch` asks for, also on a machine without its GPUs."""
+    if stage in layout.SHARED and (odd := layout.hidden_gpus(params.launch)) is not None:
+        print(f"{stage} | {odd}", flush=True)
     if stage not in layout.SHARED or (found := layout.layout(params.launch)).processes == 1:
         work(stage, params)
         return

@@ -18,6 +18,7 @@ from posttrain.evaluation.metrics import join, require_golds, show, summary
 from posttrain.outputs.facts import Origin
 from posttrain.outputs.manifest import (
     MANIFEST,
+    beside,
     file_hashes,
     publish_files,
     read_jsonl,
@@ -50,8 +51,7 @@ def run(params: Params) -> None:
         with Verifier(params.verifier.timeout_s, 1.0, params.launch.reward_workers) as verifier:
             samples = join(problems, outcome, verifier)
         metrics = summary(samples, outcome, params)
-        out = folder / "results"
-        out.mkdir()
+    with beside(paths.EVALUATE_RESULTS) as out:
         write_json(out / "metrics.json", metrics)
         write_jsonl(out / "samples.jsonl", samples)
         write_json(out / MANIFEST, made_from | {"lighteval": outcome["versions"], "files": file_hashes(out)})

@@ -13,7 +13,6 @@ manifest of models/grpo and the last line say that it was stopped.
 """
 
 import time
-from pathlib import Path
 from typing import Any
 
 from posttrain.grpo.batch_rewards import BatchRewards
@@ -74,7 +73,7 @@ def run(params: Params) -> None:
         samples = [
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)
         ]
-        publish(trainer, plain, outcome, samples, checkpoints.origin, folder)
+        publish(trainer, plain, outcome, samples, checkpoints.origin)
         checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("grpo", seconds=seconds, checkpoints=checkpoints.cost())
@@ -90,13 +89,12 @@ def publish(
     outcome: dict[str, Any],
     samples: list[dict[str, Any]],
     origin: Origin,
-    folder: Path,
 ) -> None:
     """results/grpo/ first: a model that is there is the sign that the stage is done."""
     metrics = summary(trainer.curve) | health_metrics(outcome)
-    publish_results(folder, GRPO_RESULTS, metrics, trainer.curve, samples, health=outcome)
-    trainer.kept.publish(folder)
+    publish_results(GRPO_RESULTS, metrics, trainer.curve, samples, health=outcome)
+    trainer.kept.publish()
     ended = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
     record = origin.record | {"rewards": trainer.rewards.scoring.sources()} | ended
     text = card(record, metrics, samples[0]["problem"], samples[0]["after"]["completion"], SFT_MODEL)
-    publish_model(folder, GRPO_MODEL, model, trainer.processing_class, record, text)
+    publish_model(GRPO_MODEL, model, trainer.processing_class, record, text)

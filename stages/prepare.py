@@ -23,7 +23,7 @@ from posttrain.data.problems import (
 )
 from posttrain.judge.verifier import Verifier
 from posttrain.outputs.facts import Origin
-from posttrain.outputs.manifest import publish, unpublished, write_jsonl
+from posttrain.outputs.manifest import beside, publish, write_jsonl
 from posttrain.outputs.run_log import log_run
 from posttrain.params.schema import Params
 from posttrain.paths import PREPARED
@@ -48,9 +48,7 @@ def run(params: Params) -> None:
         "test": [p.row() for p in test],
     }
     counts = {name: len(value) for name, value in rows.items()}
-    with unpublished("prepare") as folder:
-        out = folder / "prepared"
-        out.mkdir()
+    with beside(PREPARED) as out:
         for name, value in rows.items():
             write_jsonl(out / f"{name}.jsonl", value)
         publish(out, PREPARED, made_from | {"rows": counts, "dropped": dict(+dropped)})

@@ -10,7 +10,7 @@ Equal results give an equal page: it holds no date, no seconds and no path. Text
 import json
 
 from posttrain import paths
-from posttrain.outputs.manifest import publish_files, read_jsonl, unpublished
+from posttrain.outputs.manifest import beside, publish_files, read_jsonl
 from posttrain.outputs.parents import require_out
 from posttrain.params.schema import Params
 from posttrain.reporting.charts import PLOTS, Plot, draw
@@ -41,10 +41,9 @@ def run(params: Params) -> None:
         ],
         samples=samples[: params.report.num_samples],
     )
-    with unpublished("report") as folder:
-        out = folder / paths.REPORT.name
-        out.write_text(page, encoding="utf-8")
-        publish_files(out.parent, paths.REPORT.parent)
+    with beside(paths.REPORT) as out:
+        (out / paths.REPORT.name).write_text(page, encoding="utf-8")
+        publish_files(out, paths.REPORT.parent)
     gain = evaluation["gain"]
     print(f"report | {evaluation['verdict']}, pass@1 {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]")
     print(f"report | wrote {paths.REPORT} | next: posttrain gate, then open {paths.REPORT} in a browser")

@@ -49,7 +49,7 @@ def run(params: Params) -> None:
         if (plain := plain_model(trainer, params.model.name_or_path, params, tokenizer, folder)) is None:
             return  # the main process publishes
         metrics = trainer.metrics() | {"parameters": plain.num_parameters(), "too_long": too_long}
-        publish(trainer, plain, metrics, samples, checkpoints.origin, folder)
+        publish(trainer, plain, metrics, samples, checkpoints.origin)
     checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("sft", seconds=seconds, checkpoints=checkpoints.cost())
@@ -62,10 +62,9 @@ def publish(
     metrics: dict[str, Any],
     samples: list[dict[str, Any]],
     origin: Origin,
-    folder: Path,
 ) -> None:
     """results/sft/ first: a model that is there is the sign that the stage is done."""
-    publish_results(folder, SFT_RESULTS, metrics, trainer.curve, samples)
+    publish_results(SFT_RESULTS, metrics, trainer.curve, samples)
     base = Path(origin.params.model.name_or_path)
     text = card(origin.record, metrics, samples[0]["problem"], samples[0]["completion"], base)
-    publish_model(folder, SFT_MODEL, model, trainer.processing_class, origin.record, text)
+    publish_model(SFT_MODEL, model, trainer.processing_class, origin.record, text)

@@ -17,6 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from posttrain.cli import main, quiet
+from posttrain.launch.environment import WORKER
 
 OUTS = ("models", "results")
 
@@ -127,7 +128,8 @@ def generate_for(steps: int) -> None:
 
 
 def join(rank: int, processes: int, port: int) -> None:
-    """What torchrun tells a worker."""
+    """What a launch of posttrain and torchrun tell a worker."""
+    os.environ |= {WORKER: "1"}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "POSTTRAIN_LAUNCH_PROCESSES": str(processes)}
 

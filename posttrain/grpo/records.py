@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from posttrain.outputs.manifest import publish_files
+from posttrain.outputs.manifest import beside, publish_files
 from posttrain.paths import GRPO_RESULTS, RUN_LOG
 from posttrain.training.trl import GenerationBatch
 
@@ -56,12 +55,11 @@ class KeptCompletions(TrainerCallback):
         numbers = {name: pa.float64() for name in (*self.rewards, "advantage")}
         return pa.Table.from_pylist(self.rows, schema=pa.schema({"step": pa.int64(), **text, **numbers}))
 
-    def publish(self, folder: Path) -> None:
-        """results/grpo/completions.parquet, by way of `folder`."""
-        out = folder / "completions"
-        out.mkdir()
-        pq.write_table(self.table(), out / COMPLETIONS, compression="zstd")
-        publish_files(out, GRPO_RESULTS)
+    def publish(self) -> None:
+        """results/grpo/completions.parquet."""
+        with beside(GRPO_RESULTS) as out:
+            pq.write_table(self.table(), out / COMPLETIONS, compression="zstd")
+            publish_files(out, GRPO_RESULTS)
 
     def resume_state(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from posttrain.launch.environment import WORKER
 from posttrain.launch.layout import DEEPSPEED, Layout, layout
 from posttrain.params.launch import Launch
 from posttrain.paths import LAUNCH_CONFIGS
@@ -63,7 +64,7 @@ FSDP = {
 
 def environment(layout: Layout) -> dict[str, str]:
     """What the workers find in their environment beside ours."""
-    found = {"OMP_NUM_THREADS": str(layout.threads or 1), "PYTHONUNBUFFERED": "1"}
+    found = {WORKER: "1", "OMP_NUM_THREADS": str(layout.threads or 1), "PYTHONUNBUFFERED": "1"}
     if layout.device == "cpu":
         found["DS_ACCELERATOR"] = "cpu"
         if layout.strategy not in DEEPSPEED:  # with it, accelerate would leave DeepSpeed out

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from posttrain.errors import InputError
+from posttrain.launch.environment import is_worker
 from posttrain.params.launch import Launch
 
 SHARED = ("sft", "grpo")
@@ -28,6 +29,10 @@ Strategy = Literal["single", "ddp", "zero2", "zero3", "fsdp"]
 
 
 DEEPSPEED = {"zero2": 2, "zero3": 3}
+
+
+NVIDIA = Path("/dev/nvidiactl")
+"""The device that NVIDIA's driver makes."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,22 @@ def layout(launch: Launch) -> Layout:
 
 def visible_gpus() -> int:
     """GPUs that torch may use. torch is imported only where there can be one."""
-    if not Path("/dev/nvidiactl").exists():
+    if not NVIDIA.exists():
         return 0
     import torch
 
     return torch.cuda.device_count()
+
+
+def hidden_gpus(launch: Launch) -> str | None:
+    """Why the CPU trains on a machine with an NVIDIA GPU, where params do not ask for it; None if nothing is odd."""
+    if not NVIDIA.exists() or launch.device == "cpu" or launch.strategy == "cpu" or visible_gpus():
+        return None
+    import torch
+
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    why = f"CUDA_VISIBLE_DEVICES={shown!r}" if shown is not None else f"torch {torch.__version__}, or the driver"
+    return f"an NVIDIA GPU is here, and torch sees none ({why}): trains on the CPU"
 
 
 def count(launch: Launch, gpus: int) -> int:
@@ -145,11 +161,6 @@ def check_machines(launch: Launch, processes: int) -> None:
         )
 
 
-def is_worker() -> bool:
-    """Whether this process is one of those that accelerate or torchrun started."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
 def world_size() -> int:
     return int(os.environ["WORLD_SIZE"]) if is_worker() else 1
 
@@ -169,10 +180,12 @@ def require(accelerator: Any, layout: Layout) -> None:
     stage = plugin.zero_stage if plugin is not None else 0
     kinds = {"single": ("NO",), "ddp": ("MULTI_CPU", "MULTI_GPU"), "fsdp": ("FSDP",)}
     kind_holds = found[0] in kinds.get(layout.strategy, ("DEEPSPEED",)) and stage == DEEPSPEED.get(layout.strategy, 0)
-    if not kind_holds or found[1] != layout.processes:
+    precision = layout.mixed_precision or "no"
+    if not kind_holds or found[1] != layout.processes or accelerator.mixed_precision != precision:
         raise InputError(
             "launch",
-            got=f"{found[0]}{f' stage {stage}' * bool(stage)}, {found[1]} process(es)",
-            wanted=str(layout),
+            got=f"{found[0]}{f' stage {stage}' * bool(stage)}, {found[1]} process(es), mixed precision "
+            f"{accelerator.mixed_precision}",
+            wanted=f"{layout}, mixed precision {precision}",
             do="start the stage by its own command, and look at `posttrain launch --show`",
         )

@@ -18,7 +18,7 @@ from typing import Any
 
 from posttrain.errors import RetryError
 from posttrain.outputs.facts import Origin
-from posttrain.outputs.manifest import MANIFEST, sha256, write_json
+from posttrain.outputs.manifest import MANIFEST, obey_umask, sha256, write_json
 from posttrain.paths import CHECKPOINTS, LOCKS, UNPUBLISHED
 from posttrain.processes.lock import held
 
@@ -77,6 +77,7 @@ class Checkpoints:
         files = sorted(path for path in source.rglob("*") if path.is_file())
         hashes = {str(path.relative_to(source)): sha256(path) for path in files}
         write_json(source / MANIFEST, {"step": step, "facts": self.origin.facts, "files": hashes})
+        obey_umask(source)
         for path in [*source.rglob("*"), source]:
             sync(path)
         target = self.folder / f"step-{step}"

@@ -1,7 +1,8 @@
 """Outputs are published whole or not at all.
 
-A stage writes into `unpublished(...)`, a folder that nobody reads, and `publish` renames it. `manifest.json` is written
-last, so a folder that has one is complete; every consumer calls `require_complete` before it reads.
+A stage fills a folder `beside(...)` the one that it makes, on the same file system, which nobody reads, and `publish`
+renames it. `manifest.json` is written last, so a folder that has one is complete; every consumer calls
+`require_complete` before it reads. Room for anything else is in `unpublished(...)`.
 """
 
 import hashlib
@@ -15,23 +16,56 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
-from posttrain.paths import UNPUBLISHED
+from posttrain.paths import OUTPUTS, UNPUBLISHED
 
 MANIFEST = "manifest.json"
+SUFFIX = ".unpublished"
 
 
 @contextmanager
 def unpublished(stage: str) -> Iterator[Path]:
-    """An empty folder on the outputs' file system, removed at the end; what a killed run left is removed now."""
-    for left in UNPUBLISHED.glob(f"{stage}-*"):
-        if not _alive(int(left.name.rpartition("-")[2])):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = UNPUBLISHED / f"{stage}-{os.getpid()}"
+    """Room for what a stage writes on its way: an empty folder, removed at the end.
+
+    What a killed run of the stage left, here and beside outputs, is removed now.
+    """
+    left = [path for out in OUTPUTS for path in out.glob(f".{stage}*-*{SUFFIX}")]
+    sweep([*UNPUBLISHED.glob(f"{stage}-*"), *left])
+    with made(UNPUBLISHED / f"{stage}-{os.getpid()}") as folder:
+        yield folder
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """An empty folder on the file system of `target`, to become it or to hold files for it; removed at the end.
+
+    Where `target` or a folder above it is a link, the place that it points to counts.
+    """
+    folder = hidden(target)
+    sweep(folder.parent.glob(f".{target.resolve().name}*-*{SUFFIX}"))
+    with made(folder):
+        yield folder
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True)  # in here, for a signal that comes with it
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def hidden(target: Path, mark: str = "") -> Path:
+    place = target.resolve()
+    return place.with_name(f".{place.name}{mark}-{os.getpid()}{SUFFIX}")
+
+
+def sweep(folders: Iterable[Path]) -> None:
+    """Remove those of processes that are no more."""
+    for folder in folders:
+        pid = folder.name.removesuffix(SUFFIX).rpartition("-")[2]
+        if not pid.isdigit() or not _alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:
@@ -45,17 +79,26 @@ def _alive(pid: int) -> bool:
 
 
 def publish(source: Path, target: Path, facts: dict[str, Any]) -> None:
-    """Make `source` the folder `target` in one rename; what stood there goes.
+    """Make `source`, a folder beside it, the folder `target` in one rename; what stood there goes.
 
     A manifest with `facts` and the sha256 of every file is added first.
     """
     write_json(source / MANIFEST, {**facts, "files": file_hashes(source)})
-    old = source.with_name(f"{source.name}.old")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.replace(old)
-    source.replace(target)
+    obey_umask(source)
+    place, old = target.resolve(), hidden(target, ".old")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        place.replace(old)
+    source.replace(place)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def obey_umask(folder: Path) -> None:
+    """Give every file of a folder the mode of its manifest, which is that of any new file: safetensors writes weights
+    that nobody else may read (huggingface/safetensors#782)."""
+    mode = (folder / MANIFEST).stat().st_mode & 0o777
+    for path in files_of(folder):
+        path.chmod(mode)
 
 
 def publish_files(source: Path, target: Path) -> None:

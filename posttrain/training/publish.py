@@ -12,26 +12,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.outputs.facts import reproducible
 from posttrain.outputs.identity import identity
-from posttrain.outputs.manifest import publish, publish_files, write_json, write_jsonl
+from posttrain.outputs.manifest import beside, publish, publish_files, write_json, write_jsonl
 from posttrain.training.card import CARD
 from posttrain.training.curve import Curve
 
 
-def publish_results(
-    folder: Path, target: Path, metrics: Any, curve: Curve, samples: list[dict[str, Any]], **documents: Any
-) -> None:
+def publish_results(target: Path, metrics: Any, curve: Curve, samples: list[dict[str, Any]], **documents: Any) -> None:
     """results/<stage>/: metrics.json, curve.tsv, samples.jsonl, and every document as <name>.json."""
-    out = folder / "results"
-    out.mkdir()
-    for name, content in {"metrics": metrics, **documents}.items():
-        write_json(out / f"{name}.json", content)
-    curve.write(out / "curve.tsv")
-    write_jsonl(out / "samples.jsonl", samples)
-    publish_files(out, target)
+    with beside(target) as out:
+        for name, content in {"metrics": metrics, **documents}.items():
+            write_json(out / f"{name}.json", content)
+        curve.write(out / "curve.tsv")
+        write_jsonl(out / "samples.jsonl", samples)
+        publish_files(out, target)
 
 
 def publish_model(
-    folder: Path,
     target: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -39,14 +35,14 @@ def publish_model(
     text: str,
 ) -> None:
     """models/<stage>/: a plain transformers checkpoint in safetensors, with tokenizer, template, card and manifest."""
-    out = folder / "model"
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    config = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
-    # Where the tokenizer was loaded from is no property of the model, and would make equal outs differ.
-    with suppress(KeyError):
-        del config["name_or_path"]
-    write_json(out / "tokenizer_config.json", config)
-    (out / CARD).write_text(text, encoding="utf-8")
-    made = {"model": identity(out, facts["params"]["prompts"]["system"]), "bytes": reproducible(model.device.type)}
-    publish(out, target, facts | made)
+    with beside(target) as out:
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+        config = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
+        # Where the tokenizer was loaded from is no property of the model, and would make equal outs differ.
+        with suppress(KeyError):
+            del config["name_or_path"]
+        write_json(out / "tokenizer_config.json", config)
+        (out / CARD).write_text(text, encoding="utf-8")
+        made = {"model": identity(out, facts["params"]["prompts"]["system"]), "bytes": reproducible(model.device.type)}
+        publish(out, target, facts | made)

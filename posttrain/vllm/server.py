@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from posttrain.errors import InputError, PosttrainError
+from posttrain.launch.environment import is_worker
 from posttrain.params.launch import VLLM
 from posttrain.params.schema import Params
 from posttrain.paths import SFT_MODEL, TRACKER_LOGS
@@ -81,12 +82,7 @@ def rollout_server(params: Params) -> Iterator[None]:
     A server that ends meanwhile ends this process as SIGTERM does: training would wait for it for ever.
     """
     vllm = params.launch.vllm
-    if (
-        not params.grpo.use_vllm
-        or vllm.mode == "colocate"
-        or SERVER in os.environ
-        or os.environ.get("RANK", "0") != "0"
-    ):
+    if not params.grpo.use_vllm or vllm.mode == "colocate" or SERVER in os.environ or is_worker():
         yield
     elif vllm.server_base_url is not None:
         wait_until_ready(vllm.server_base_url, vllm.server_timeout)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from posttrain.launch.environment import WORKER
 from posttrain.params.file import load_params
 from posttrain.training.from_scratch import random_model, train_tokenizer
 from posttrain.training.models import align_special_tokens
@@ -30,7 +31,13 @@ def test_two_processes_replace_the_same_groups(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path / "model")
 
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        WORKER: "1",
+    }
     out = tmp_path / "out.json"
     done = subprocess.run(
         [*command, str(SCRIPT), str(tmp_path / "model"), str(out)],

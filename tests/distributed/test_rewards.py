@@ -7,13 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from posttrain.launch.environment import WORKER
+
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("reward_table.py")
 
 
 def table(processes: int, out: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        WORKER: "1",
+    }
     done = subprocess.run(
         [*command, str(TABLE), str(out)], env=environment, capture_output=True, text=True, timeout=240, check=False
     )

@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -307,11 +309,13 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(project: Path) -> None:
 # One at a time, a disk that takes no more, the list
 
 
-def test_a_second_run_of_a_stage_is_refused_and_others_are_not(project: Path) -> None:
-    holder = """
+@contextmanager
+def holding(stage: str) -> Iterator[int]:
+    """The number of another process, which runs the stage until the block ends."""
+    holder = f"""
 import time
 from posttrain.outputs.checkpoints import only_run
-with only_run("sft"):
+with only_run("{stage}"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -319,16 +323,32 @@ with only_run("sft"):
     process = subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, env=environment)
     assert process.stdout is not None
     process.stdout.readline()
-    with pytest.raises(RetryError, match=f"process {process.pid} runs this stage"), only_run("sft"):
-        pass
-    assert RetryError.exit_code == 75
-    with only_run("grpo"):
-        pass
+    yield process.pid
     process.kill()
     process.wait()
     process.stdout.close()
+
+
+def test_a_second_run_of_a_stage_is_refused_and_others_are_not(project: Path) -> None:
+    with holding("sft") as pid:
+        with pytest.raises(RetryError, match=f"process {pid} runs this stage"), only_run("sft"):
+            pass
+        assert RetryError.exit_code == 75
+        with only_run("grpo"):
+            pass
     with only_run("sft"):  # released by its death
         pass
+
+
+def test_ranks_in_the_shell_switch_no_lock_off(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with holding("prepare"):
+        assert main(["prepare"]) == 75
+    assert "runs this stage in this folder" in capsys.readouterr().err
+    assert main(["prepare"]) == 0
 
 
 def test_a_full_disk_is_a_message(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,17 +1,20 @@
 """From `launch` to processes: what auto stands for, what is refused, what accelerate is told."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 
 from posttrain.cli import main
 from posttrain.errors import InputError
 from posttrain.launch import layout as launch_layout
 from posttrain.launch.accelerate import accelerate_config, environment
+from posttrain.launch.environment import WORKER, is_worker, leave_out_foreign
 from posttrain.launch.layout import chosen, layout, require
 from posttrain.launch.supervisor import Worker, signal_of
 from posttrain.params.file import load_params
@@ -130,14 +133,23 @@ def test_what_runs_has_to_be_what_was_asked_for(shipped: Launch, strategy: str) 
         for processes in (1, 2):
             kind = "DistributedType.DEEPSPEED" if stage else "DistributedType.MULTI_CPU"
             plugin = SimpleNamespace(zero_stage=stage) if stage else None
+            state = SimpleNamespace(deepspeed_plugin=plugin)
             accelerator = SimpleNamespace(
-                distributed_type=kind, num_processes=processes, state=SimpleNamespace(deepspeed_plugin=plugin)
+                distributed_type=kind, num_processes=processes, state=state, mixed_precision="no"
             )
             if (running, processes) == (strategy, 2):
                 require(accelerator, wanted)
             else:
                 with pytest.raises(InputError, match=f"{processes} process"):
                     require(accelerator, wanted)
+
+
+def test_another_precision_than_that_of_params_is_refused(shipped: Launch) -> None:
+    """Whatever changed it: accelerate's own variable does where it is read."""
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    with pytest.raises(InputError, match="mixed precision bf16"):
+        require(accelerator, layout(shipped))
+    require(accelerator, layout(shipped.model_copy(update={"mixed_precision": "bf16"})))
 
 
 def test_auto_is_never_left_open(shipped: Launch) -> None:
@@ -176,6 +188,50 @@ def test_a_wrong_variable_is_named(
         load_params(PARAMS)
     assert refused.value.where == variable
     assert wanted in refused.value.wanted
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Environment variables of others
+
+
+FOREIGN = {
+    **{"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29871", "LOCAL_RANK": "0"},
+    **{"OMPI_COMM_WORLD_SIZE": "2", "PMI_RANK": "1", "ACCELERATE_MIXED_PRECISION": "bf16", "FSDP_VERSION": "2"},
+    **{"TORCHELASTIC_RUN_ID": "x", "NVIDIA_TF32_OVERRIDE": "1", "PARALLELISM_CONFIG_TP_SIZE": "2"},
+}
+OURS = {"OMP_NUM_THREADS": "3", "POSTTRAIN_LAUNCH_PROCESSES": "2", "NCCL_DEBUG": "INFO", "MY_RANK": "1"}
+
+
+def test_what_others_say_of_ranks_and_precision_is_not_read(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {**FOREIGN, **OURS}.items():
+        monkeypatch.setenv(name, value)
+    leave_out_foreign()
+    assert not FOREIGN.keys() & os.environ.keys()
+    assert OURS.items() <= os.environ.items()
+    assert ", ".join(sorted(FOREIGN)) in capsys.readouterr().err
+    leave_out_foreign()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_worker_of_ours_keeps_what_its_launcher_says(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**FOREIGN, WORKER: "1"}.items():
+        monkeypatch.setenv(name, value)
+    leave_out_foreign()
+    assert FOREIGN.items() <= os.environ.items()
+    assert (is_worker(), launch_layout.world_size(), launch_layout.is_main()) == (True, 2, True)
+
+
+def test_processors_that_train_in_place_of_a_gpu_are_told(
+    shipped: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert launch_layout.hidden_gpus(shipped) is None or launch_layout.NVIDIA.exists()
+    (tmp_path / "nvidiactl").touch()
+    monkeypatch.setattr(launch_layout, "NVIDIA", tmp_path / "nvidiactl")
+    assert "CUDA_VISIBLE_DEVICES='-1'" in (launch_layout.hidden_gpus(shipped) or "")
+    assert launch_layout.hidden_gpus(shipped.model_copy(update={"device": "cpu"})) is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 
 from posttrain.errors import InputError
 from posttrain.outputs.manifest import (
+    beside,
     publish,
     publish_files,
     read_jsonl,
@@ -148,18 +149,22 @@ def test_rows_come_back_as_they_were_written(project: Path) -> None:
     assert read_jsonl(Path("rows.jsonl")) == rows
 
 
-def test_scratch_sweeps_what_a_killed_run_left_and_spares_a_living_one(
+def test_what_a_killed_run_left_is_swept_and_a_living_ones_is_spared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In the room of the stage and beside its outputs, where what is left can be a whole model."""
     monkeypatch.chdir(tmp_path)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    left, living, other = (
-        UNPUBLISHED / name for name in (f"sft-{dead.pid}", f"sft-{os.getppid()}", f"grpo-{dead.pid}")
-    )
-    for folder in (left, living, other):
+
+    def folders(stage: str, pid: int) -> list[Path]:
+        names = (f"models/.{stage}-{pid}.unpublished", f"models/.{stage}.old-{pid}.unpublished")
+        return [UNPUBLISHED / f"{stage}-{pid}", *map(Path, names)]
+
+    left, living, other = folders("sft", dead.pid), folders("sft", os.getppid()), folders("grpo", dead.pid)
+    for folder in (*left, *living, *other):
         folder.mkdir(parents=True)
     with unpublished("sft"):
-        assert not left.exists()
-        assert living.is_dir()
-        assert other.is_dir()
+        assert [folder.is_dir() for folder in (*left, *living, *other)] == [False] * 3 + [True] * 6
+    with beside(Path("models/grpo")):
+        assert [folder.is_dir() for folder in other] == [True, False, False]

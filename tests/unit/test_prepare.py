@@ -20,7 +20,7 @@ from posttrain.data.sources import load_rows, read_lines
 from posttrain.errors import InputError
 from posttrain.outputs.manifest import MANIFEST, require_complete
 from posttrain.params.schema import Equations, Params, Teacher
-from posttrain.paths import PREPARED, UNPUBLISHED
+from posttrain.paths import PREPARED
 from posttrain.rewards.scoring import Verifier
 from stages import prepare
 
@@ -454,7 +454,7 @@ def test_equations_end_to_end(project: Path, params_with: ParamsWith) -> None:
         name: hashlib.sha256((PREPARED / name).read_bytes()).hexdigest()
         for name in ("sft.jsonl", "train.jsonl", "test.jsonl")
     }
-    assert list(UNPUBLISHED.iterdir()) == []
+    assert list(PREPARED.parent.glob(".*")) == []
 
 
 def test_equal_params_give_equal_bytes_anywhere(
@@ -554,7 +554,7 @@ def test_wrong_input_leaves_the_outputs_as_they_were(
         prepare.run(params_with({**GSM8K_FORM, "prepare.dataset": "data", "prepare.test_split": "test"}))
     assert named in caught.value.got
     assert contents(PREPARED) == before
-    assert list(UNPUBLISHED.iterdir()) == []
+    assert list(PREPARED.parent.glob(".*")) == []
 
 
 def test_an_empty_set_says_what_was_left_out(project: Path, params_with: ParamsWith) -> None:

@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 
 from posttrain.errors import InputError, PosttrainError
 from posttrain.evaluation.completions import WAITS_S, Client
+from posttrain.launch.environment import WORKER
 from posttrain.params.file import check_params, read_yaml
 from posttrain.params.launch import VLLM
 from posttrain.params.schema import Params
@@ -422,12 +423,17 @@ def test_grpo_has_a_server_that_takes_weights(rollouts: Callable[..., Params]) -
 
 
 @pytest.mark.parametrize(
-    ("changes", "rank"), [({"grpo.use_vllm": False}, "0"), ({"launch.vllm.mode": "colocate"}, "0"), ({}, "1")]
+    ("changes", "variables"),
+    [({"grpo.use_vllm": False}, {}), ({"launch.vllm.mode": "colocate"}, {}), ({}, {WORKER: "1", "RANK": "1"})],
 )
 def test_nobody_else_starts_one(
-    rollouts: Callable[..., Params], changes: dict[str, Any], rank: str, monkeypatch: pytest.MonkeyPatch
+    rollouts: Callable[..., Params],
+    changes: dict[str, Any],
+    variables: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("RANK", rank)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     with rollout_server(rollouts(changes)):
         assert not Path("asked.jsonl").exists()
 
