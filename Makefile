@@ -13,7 +13,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run relock test-fast test test-slow test-distributed test-flows chaos crashes setup vllm lint lock clean bench-rewards
+.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows chaos crashes setup vllm lint lock clean bench-rewards
 
 run: setup
 	dvc repro
@@ -44,6 +44,12 @@ chaos: setup
 # Every strategy in two processes on this machine, and whatever can be killed, killed; about half an hour.
 test-distributed: setup
 	pytest tests/distributed -m ""
+
+# posttrain on one NVIDIA GPU: a table; a check that the machine cannot run is skipped with its reason. No set-up: the
+# Python of the environment, or the one that is named, with whatever torch it has.
+GPU_PYTHON ?= $(or $(wildcard $(VENV)/bin/python),python3)
+test-gpu:
+	$(GPU_PYTHON) -m tests.gpu
 
 # Prefect: a server, two agents, a remote in a folder and one that speaks S3; a few minutes. A part is in `make test`.
 test-flows: setup

@@ -45,7 +45,7 @@ def work_or_supervise(stage: str, params: Params) -> None:
     """Stages that no processes share run here whatever `launch` asks for, also on a machine without its GPUs."""
     if stage in layout.SHARED and (odd := layout.hidden_gpus(params.launch)) is not None:
         print(f"{stage} | {odd}", flush=True)
-    if stage not in layout.SHARED or (found := layout.layout(params.launch)).processes == 1:
+    if stage not in layout.SHARED or (found := layout.layout(params.launch)).strategy == "single":
         work(stage, params)
         return
     with rollout_server(params) if stage == "grpo" else nullcontext():

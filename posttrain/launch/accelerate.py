@@ -93,7 +93,7 @@ def show(stage: str, launch: Launch) -> None:
     """Print what the stage's command runs: layout, environment, command and accelerate's config."""
     found = layout(launch)
     print(f"launch | {stage}: {found}")
-    if found.processes == 1:
+    if found.strategy == "single":
         print(f"launch | runs in the process of `posttrain {stage}`; nothing is launched")
         return
     write_config(stage, found)

@@ -131,7 +131,7 @@ def chosen(launch: Launch, processes: int, device: str) -> Strategy:
     if strategy == "cpu":
         strategy = "single"
     asked, alone = f"{launch.strategy}, processes {processes}", strategy == "single"
-    if alone != (processes == 1):
+    if alone != (processes == 1) and not (processes == 1 and strategy in DEEPSPEED):
         wanted = "one process" if alone else "2 processes or more"
         raise wrong("strategy", f"{asked}", wanted, "change launch.processes, or set launch.strategy to auto")
     if strategy == "fsdp" and device == "cpu":  # accelerate would run DDP and say nothing

@@ -42,6 +42,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"processes": 2}, "ddp, 2 processes, cpu"),
         ({"processes": 2, "strategy": "zero3"}, "zero3, 2 processes, cpu"),
         ({"strategy": "cpu"}, "single, 1 process, cpu"),
+        ({"strategy": "zero2", "offload": "optimizer"}, "zero2, 1 process, cpu"),
         ({"processes": 4, "machines": 2}, "ddp, 4 processes on 2 machines, cpu"),
     ],
 )
@@ -69,7 +70,7 @@ def test_layouts_with_gpus(gpus: None, shipped: Launch, keys: Keys, expected: st
 @pytest.mark.parametrize(
     ("keys", "where", "got"),
     [
-        ({"strategy": "zero2"}, "strategy", "zero2, processes 1"),
+        ({"strategy": "ddp"}, "strategy", "ddp, processes 1"),
         ({"strategy": "single", "processes": 2}, "strategy", "single, processes 2"),
         ({"strategy": "cpu", "processes": 2}, "strategy", "cpu, processes 2"),
         ({"strategy": "fsdp", "processes": 2}, "strategy", "fsdp on the CPU"),
@@ -268,7 +269,7 @@ def test_the_launchers_log_says_which_signal_ended_a_worker() -> None:
 def test_prepare_runs_on_a_machine_without_the_gpus_that_training_asks_for(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("POSTTRAIN_LAUNCH_STRATEGY", "zero2")
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_STRATEGY", "fsdp")
     assert main(["prepare"]) == 0
     assert main(["sft"]) == 2
 
