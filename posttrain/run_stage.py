@@ -17,7 +17,6 @@ from posttrain.launch.environment import is_worker
 from posttrain.launch.supervisor import supervise
 from posttrain.outputs.checkpoints import only_run
 from posttrain.params.file import load_params
-from posttrain.params.launch import Launch
 from posttrain.params.schema import Params
 from posttrain.paths import PARAMS
 from posttrain.processes.signals import sigterm_exits
@@ -34,7 +33,7 @@ def run_stage(stage: str) -> None:
         if is_worker():
             work(stage, params)
         elif params.launch.machine_rank:
-            help_machine_0(stage, params.launch)
+            help_machine_0(stage, params)
         else:
             preflight(params, stage)
             with only_run(stage):
@@ -43,9 +42,9 @@ def run_stage(stage: str) -> None:
 
 def work_or_supervise(stage: str, params: Params) -> None:
     """Stages that no processes share run here whatever `launch` asks for, also on a machine without its GPUs."""
-    if stage in layout.SHARED and (odd := layout.hidden_gpus(params.launch)) is not None:
+    if shared(stage, params) and (odd := layout.hidden_gpus(params.launch)) is not None:
         print(f"{stage} | {odd}", flush=True)
-    if stage not in layout.SHARED or (found := layout.layout(params.launch)).strategy == "single":
+    if not shared(stage, params) or (found := layout.layout(params.launch)).strategy == "single":
         work(stage, params)
         return
     with rollout_server(params) if stage == "grpo" else nullcontext():
@@ -70,8 +69,17 @@ def require_same_tree(file: Path) -> None:
         )
 
 
-def help_machine_0(stage: str, launch: Launch) -> None:
+def shared(stage: str, params: Params) -> bool:
+    """Whether several processes share the stage. A model that is not trained is the work of one."""
+    return stage in layout.SHARED and not (stage == "sft" and params.sft is None)
+
+
+def help_machine_0(stage: str, params: Params) -> None:
     """Run this machine's processes of a stage that several can share; machine 0 checks, locks and publishes."""
+    launch = params.launch
+    if stage in layout.SHARED and not shared(stage, params):
+        print(f"{stage} | nothing to train: machine 0 does it alone")
+        return
     if stage not in layout.SHARED:
         raise InputError(
             "launch.machine_rank",

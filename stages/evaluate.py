@@ -1,6 +1,7 @@
 """Stage 4: models/sft and models/grpo on the held-out problems, judged by lighteval, compared with statistics.
 
-Reads   models/sft/, models/grpo/, data/prepared/test.jsonl; the `prompts`, `verifier` and `evaluate` sections
+Reads   models/sft/, models/grpo/, the base if `evaluate.base`, data/prepared/test.jsonl; the `model`, `prompts`,
+        `verifier` and `evaluate` sections
 Writes  results/evaluate/metrics.json and, for each problem and model, completions and verdicts in samples.jsonl; a
         manifest says which models they are of
 Run     posttrain evaluate; `posttrain gate` reads the metrics and fails if the gain is too small
@@ -15,6 +16,7 @@ from posttrain import paths
 from posttrain.evaluation.completions import complete
 from posttrain.evaluation.lighteval_process import MODELS, run_lighteval, spec
 from posttrain.evaluation.metrics import join, require_golds, show, summary
+from posttrain.evaluation.rows import models
 from posttrain.outputs.facts import Origin
 from posttrain.outputs.manifest import (
     MANIFEST,
@@ -33,7 +35,7 @@ from posttrain.rewards.scoring import Verifier
 
 
 def run(params: Params) -> None:
-    """Evaluate both models on the same problems, compare them, publish results/evaluate."""
+    """Evaluate the models on the same problems, compare them, publish results/evaluate."""
     began = time.monotonic()
     require_out(paths.PREPARED, "prepare")
     manifests = {stage: require_out(folder, stage) for stage, folder in MODELS.items()}
@@ -42,9 +44,10 @@ def run(params: Params) -> None:
     problems = read_jsonl(paths.PREPARED / "test.jsonl")
     require_golds(problems)
     with unpublished("evaluate") as folder:
-        task = spec(params, problems, folder)
+        compared = models(params, folder)
+        task = spec(params, problems, compared, folder)
         if params.evaluate.use_vllm:
-            task["completions"], vllm = complete(params, problems, MODELS)
+            task["completions"], vllm = complete(params, problems, compared)
         outcome = run_lighteval(task, folder, params.launch.evaluate_timeout_s)
         if params.evaluate.use_vllm:
             outcome["versions"]["vllm"] = vllm

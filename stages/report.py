@@ -14,7 +14,16 @@ from posttrain.outputs.manifest import beside, publish_files, read_jsonl
 from posttrain.outputs.parents import require_out
 from posttrain.params.schema import Params
 from posttrain.reporting.charts import PLOTS, Plot, draw
-from posttrain.reporting.page import NO_SCORES, metric_names, progress, read_curve, read_results, render, require_file
+from posttrain.reporting.page import (
+    MODELS,
+    NO_SCORES,
+    metric_names,
+    progress,
+    read_curve,
+    read_results,
+    render,
+    require_file,
+)
 
 
 def run(params: Params) -> None:
@@ -26,18 +35,22 @@ def run(params: Params) -> None:
         stage: read_curve(require_file(folder / "curve.tsv", stage))
         for stage, folder in (("sft", paths.SFT_RESULTS), ("grpo", paths.GRPO_RESULTS))
     }
+    sft = read_results(paths.SFT_RESULTS / "metrics.json", "sft")
     rewards = tuple(name for name in curves["grpo"] if name.startswith("reward/") and name not in NO_SCORES)
     page = render(
         evaluation=evaluation,
         metrics=metric_names(evaluation["sft"]),
         data=json.loads((paths.PREPARED / "manifest.json").read_text(encoding="utf-8")),
-        sft=read_results(paths.SFT_RESULTS / "metrics.json", "sft"),
+        compared=[(name, label) for name, label in MODELS.items() if name in evaluation],
+        sft=sft,
+        adopted="tokens_seen" not in sft,
         progress=progress(curves["grpo"]),
         health=read_results(paths.GRPO_RESULTS / "health.json", "grpo"),
         rewards=rewards,
         plots=[
             {"title": plot.title, "svg": draw(plot, curves[plot.stage])}
             for plot in (PLOTS[0], Plot("GRPO: rewards", "grpo", rewards), *PLOTS[1:])
+            if curves[plot.stage]["step"]
         ],
         samples=samples[: params.report.num_samples],
     )

@@ -81,6 +81,8 @@ def walk(folder: Path, params: Params, sizes_b: dict[Path, int]) -> Iterator[Che
                 MISSING, str(node / MANIFEST), f"it does not say what {node} was made from; run `{again}` again"
             )
             continue
+        if "adopted" in manifest:
+            yield Check(NOTE, f"{node}: origin", f"adopted from {manifest['adopted']}, not trained here")
         parents, inputs, recorded, code = (value or {} for value in sections)
         yield from check_parents(node, parents)
         yield from check_inputs(node, inputs, sizes_b)
@@ -174,7 +176,7 @@ def lineage() -> None:
     """The tree from the data to the evaluation, with the metrics at each node."""
     nodes = [
         (PREPARED, data_lines),
-        (SFT_MODEL, lambda: training_lines(SFT_RESULTS)),
+        (SFT_MODEL, lambda: adoption() + training_lines(SFT_RESULTS)),
         (GRPO_MODEL, lambda: training_lines(GRPO_RESULTS)),
         (EVALUATE_RESULTS, evaluation_lines),
     ]
@@ -219,6 +221,12 @@ def data_lines() -> list[str]:
     ]
 
 
+def adoption() -> list[str]:
+    """Where models/sft comes from if nothing trained it."""
+    manifest = read_manifest(SFT_MODEL / MANIFEST, "run `posttrain sft` again")
+    return [f"adopted from {manifest['adopted']}, not trained here"] if "adopted" in manifest else []
+
+
 def training_lines(results: Path) -> list[str]:
     """The metrics of sft or grpo; where a run has a first and a last value, both on one line."""
     metrics = {name: value for name, value in read_numbers(results / "metrics.json").items() if is_number(value)}
@@ -234,11 +242,13 @@ def training_lines(results: Path) -> list[str]:
 def evaluation_lines() -> list[str]:
     metrics = read_numbers(EVALUATE_RESULTS / "metrics.json")
     lines = []
-    for model in ("sft", "grpo"):
+    for model in ("base", "sft", "grpo"):
         values = metrics.get(model, {})
         if "pass@1" in values:
             interval = f"[{values['pass@1_low']:.3f}, {values['pass@1_high']:.3f}]"
             lines.append(f"{model:4} pass@1 {values['pass@1']:.3f} {interval} | format {values['format']:.3f}")
+    if gain := metrics.get("sft_gain"):
+        lines.append(f"SFT {gain['verdict']}: {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]")
     if gain := metrics.get("gain"):
         lines.append(f"{metrics['verdict']}: {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]")
     return lines or [f"no {EVALUATE_RESULTS}/metrics.json"]

@@ -72,11 +72,13 @@ def held_out(problem: Problem, test_frac: float) -> bool:
 
 
 def normalise(rows: list[Row], params: Prepare, dropped: Counter[str]) -> list[Problem]:
-    """Problems with one trace each; rows whose answer does not match `answer_pattern` are counted and left out."""
+    """Problems, with one trace each where there are solutions; rows whose answer does not match `answer_pattern` are
+    counted and left out."""
     pattern = re.compile(params.answer_pattern) if params.answer_pattern else None
     columns, problems = params.columns, []
     for row in rows:
-        answer, solution = row[columns.answer] if columns.answer else "", row[columns.solution]
+        answer = row[columns.answer] if columns.answer else ""
+        solution = row[columns.solution] if columns.solution else ""
         if pattern is not None and columns.answer:
             match = pattern.search(answer)
             if match is None or match[1] is None:
@@ -87,8 +89,9 @@ def normalise(rows: list[Row], params: Prepare, dropped: Counter[str]) -> list[P
             solution = re.sub(params.drop_pattern, "", solution)
         answer = answer.strip()
         trace = completion_text(solution.strip(), answer) if columns.answer else solution.strip()
+        traces = (trace,) if columns.solution else ()
         kept = tuple((name, row[name]) for name in columns.keep)
-        problems.append(Problem(row[columns.problem].strip(), answer, (trace,), kept))
+        problems.append(Problem(row[columns.problem].strip(), answer, traces, kept))
     return problems
 
 

@@ -1,4 +1,4 @@
-"""Completions of both models from vLLM servers, one after the other, for lighteval to judge.
+"""Completions of the models from vLLM servers, one after the other, for lighteval to judge.
 
 The prompt of a problem is the tokens that lighteval would give to transformers, which the runner checks. Sample i of
 problem p draws with seed + p x num_samples + i, whatever else the server computes at the time.

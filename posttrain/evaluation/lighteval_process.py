@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,17 @@ RUNNER = Path(__file__).with_name("lighteval_runner.py")
 
 
 MODELS = {"sft": paths.SFT_MODEL, "grpo": paths.GRPO_MODEL}
+"""Those that this pipeline has made."""
 
 
-def spec(params: Params, problems: list[dict[str, str]], folder: Path) -> dict[str, Any]:
+def spec(params: Params, problems: list[dict[str, str]], models: Mapping[str, Path], folder: Path) -> dict[str, Any]:
     """Everything the runner needs; the test set gets a folder of its own, where `datasets` finds nothing else."""
     data_dir = folder / "data"
     data_dir.mkdir()
     write_jsonl(data_dir / "test.jsonl", [{**row, "number": number} for number, row in enumerate(problems)])
     config = params.evaluate
     return {
-        "models": {name: str(path) for name, path in MODELS.items()},
+        "models": {name: str(path) for name, path in models.items()},
         "data_dir": str(data_dir.resolve()),
         "output_dir": str((folder / "lighteval").resolve()),
         "rows": len(problems),
@@ -35,7 +37,7 @@ def spec(params: Params, problems: list[dict[str, str]], folder: Path) -> dict[s
         "dtype": params.model.dtype,
         "seed": params.seed,
         "threads": params.launch.threads,
-        **config.model_dump(exclude={"gate", "use_vllm"}),
+        **config.model_dump(exclude={"base", "gate", "use_vllm"}),
     }
 
 

@@ -1,4 +1,4 @@
-"""From lighteval's verdicts on both models to metrics.json: intervals, the paired gain, the gate's answer."""
+"""From lighteval's verdicts on the models to metrics.json: intervals, the paired gain, the gate's answer."""
 
 import math
 from dataclasses import asdict
@@ -6,8 +6,8 @@ from typing import Any
 
 from posttrain import paths
 from posttrain.errors import InputError
-from posttrain.evaluation.lighteval_process import MODELS
-from posttrain.evaluation.statistics import bootstrap_interval, sign_flip_p_value, verdict
+from posttrain.evaluation.rows import ROWS
+from posttrain.evaluation.statistics import Interval, bootstrap_interval, sign_flip_p_value, verdict
 from posttrain.params.schema import Params
 from posttrain.rewards.scoring import Verifier, judge
 
@@ -25,12 +25,17 @@ def require_golds(problems: list[dict[str, Any]]) -> None:
         )
 
 
+def rows_of(found: dict[str, Any]) -> list[str]:
+    """The models among the keys of an outcome, a sample or the metrics."""
+    return [name for name in ROWS if name in found]
+
+
 def join(problems: list[dict[str, Any]], outcome: dict[str, Any], verifier: Verifier) -> list[dict[str, Any]]:
     """One row a problem: gold, and for each model its completions, lighteval's verdicts and our own."""
     rows = []
     for number, problem in enumerate(problems):
         row: dict[str, Any] = dict(problem)
-        for name in MODELS:
+        for name in rows_of(outcome):
             theirs = outcome[name]["rows"][number]
             texts = theirs["completions"]
             rewards = judge(texts, [problem["answer"]] * len(texts), verifier)
@@ -40,14 +45,17 @@ def join(problems: list[dict[str, Any]], outcome: dict[str, Any], verifier: Veri
 
 
 def summary(samples: list[dict[str, Any]], outcome: dict[str, Any], params: Params) -> dict[str, Any]:
-    """Metrics of both models, the paired gain and the gate."""
-    metrics: dict[str, Any] = {name: model_metrics(samples, name, outcome[name]["metrics"]) for name in MODELS}
-    differences_P = [_mean(row["grpo"]["correct"]) - _mean(row["sft"]["correct"]) for row in samples]
-    gain = bootstrap_interval(differences_P, PAIRED_SEED)
+    """Metrics of the models, the paired gain of GRPO over SFT, of SFT over the base if it is there, and the gate."""
+    names = rows_of(outcome)
+    metrics: dict[str, Any] = {name: model_metrics(samples, name, outcome[name]["metrics"]) for name in names}
+    if "base" in metrics:
+        gain, p_value = paired_gain(samples, "base", "sft")
+        metrics["sft_gain"] = asdict(gain) | {"p_value": p_value, "verdict": verdict(gain)}
+    gain, p_value = paired_gain(samples, "sft", "grpo")
     minimum = params.evaluate.gate.min_gain
     return {
         **metrics,
-        "gain": asdict(gain) | {"p_value": sign_flip_p_value(differences_P, PAIRED_SEED)},
+        "gain": asdict(gain) | {"p_value": p_value},
         "verdict": verdict(gain),
         "gate": {
             "min_gain": minimum,
@@ -56,6 +64,12 @@ def summary(samples: list[dict[str, Any]], outcome: dict[str, Any], params: Para
         "problems": len(samples),
         "samples_per_problem": params.evaluate.num_samples,
     }
+
+
+def paired_gain(samples: list[dict[str, Any]], before: str, after: str) -> tuple[Interval, float]:
+    """The gain in pass@1 over the same problems, and how likely chance alone gives one as large."""
+    differences_P = [_mean(row[after]["correct"]) - _mean(row[before]["correct"]) for row in samples]
+    return bootstrap_interval(differences_P, PAIRED_SEED), sign_flip_p_value(differences_P, PAIRED_SEED)
 
 
 def model_metrics(samples: list[dict[str, Any]], name: str, lighteval: dict[str, float]) -> dict[str, Any]:
@@ -80,8 +94,8 @@ def model_metrics(samples: list[dict[str, Any]], name: str, lighteval: dict[str,
 
 
 def show(metrics: dict[str, Any]) -> None:
-    """Both models and the claim, one line each."""
-    for name in MODELS:
+    """The models and what is claimed, one line each."""
+    for name in rows_of(metrics):
         m = metrics[name]
         extra = [f"{key} {m[key]:.3f}" for key in sorted(m) if key.startswith(("pass@", "maj@")) and "_" not in key]
         interval = f"[{m['pass@1_low']:.3f}, {m['pass@1_high']:.3f}]"
@@ -90,6 +104,9 @@ def show(metrics: dict[str, Any]) -> None:
             print(
                 f"evaluate | {name:4} | training reward and lighteval disagree on {m['reward_disagrees']} completions"
             )
+    if base := metrics.get("sft_gain"):
+        claim = f"{base['mean']:+.3f} [{base['low']:+.3f}, {base['high']:+.3f}], paired p {base['p_value']:.2g}"
+        print(f"evaluate | SFT over the base {base['verdict']}: pass@1 {claim}")
     gain = metrics["gain"]
     print(
         f"evaluate | {metrics['verdict']}: pass@1 {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}], "

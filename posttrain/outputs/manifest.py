@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
-from posttrain.paths import OUTPUTS, UNPUBLISHED
+from posttrain.paths import BASE_MODELS, OUTPUTS, UNPUBLISHED
 
 MANIFEST = "manifest.json"
 SUFFIX = ".unpublished"
+OWN_MODEL = f"a model of your own belongs in {BASE_MODELS}/, where `model.name_or_path` names it (docs/tutorial.md)"
 
 
 @contextmanager
@@ -82,7 +83,10 @@ def publish(source: Path, target: Path, facts: dict[str, Any]) -> None:
     """Make `source`, a folder beside it, the folder `target` in one rename; what stood there goes.
 
     A manifest with `facts` and the sha256 of every file is added first.
+
+    Raises: InputError if what stands there is no stage's.
     """
+    require_replaceable(target)
     write_json(source / MANIFEST, {**facts, "files": file_hashes(source)})
     obey_umask(source)
     place, old = target.resolve(), hidden(target, ".old")
@@ -99,6 +103,26 @@ def obey_umask(folder: Path) -> None:
     mode = (folder / MANIFEST).stat().st_mode & 0o777
     for path in files_of(folder):
         path.chmod(mode)
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuse to replace a folder that no stage wrote: it may be somebody's only copy.
+
+    Raises: InputError
+    """
+    if not folder.is_dir() or (folder / MANIFEST).is_file() or not any(folder.iterdir()):
+        return
+    raise InputError(
+        str(folder),
+        got=f"a folder without {MANIFEST}, so no stage wrote it, and this one would replace it",
+        wanted="nothing there, or what the stage wrote",
+        do=clear_away(folder),
+    )
+
+
+def clear_away(folder: Path) -> str:
+    own = f", or move it: {OWN_MODEL}" if (folder / "config.json").is_file() else ""
+    return f"remove it{own}"
 
 
 def publish_files(source: Path, target: Path) -> None:
@@ -126,9 +150,9 @@ def require_complete(folder: Path, made_by: str) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(
             str(folder),
-            got=f"a folder without {MANIFEST}: half-written",
+            got=f"a folder without {MANIFEST}: half-written, or no stage's",
             wanted=f"the complete output of `{command}`",
-            do=f"run `{command}` again",
+            do=f"{clear_away(folder)}; then run `{command}`",
         )
     manifest = read_manifest(path, f"run `{command}` again")
     missing = [name for name in manifest["files"] if not (folder / name).is_file()]

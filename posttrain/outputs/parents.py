@@ -10,7 +10,8 @@ from typing import Any
 from posttrain.errors import InputError
 from posttrain.launch.layout import is_main
 from posttrain.outputs.identity import identity
-from posttrain.outputs.manifest import MANIFEST, require_complete, sha256, sha256_all
+from posttrain.outputs.manifest import MANIFEST, OWN_MODEL, require_complete, sha256, sha256_all
+from posttrain.paths import BASE_MODELS
 
 IDENTITY = {
     "tokenizer": "tokenizer",
@@ -83,8 +84,33 @@ def require_files(folder: Path, manifest: dict[str, Any], made_by: str) -> None:
             str(folder),
             got=f"{', '.join(changed)} changed",
             wanted=f"the bytes that {folder / MANIFEST} records",
-            do=f"run `posttrain {made_by}` again",
+            do=f"restore it with `dvc checkout {folder}`, or run `posttrain {made_by}` again; {OWN_MODEL}",
         )
+
+
+def require_tracked(name_or_path: str) -> None:
+    """Refuse a local model that DVC does not look at: it could become another, and no stage would run again.
+
+    DVC follows links to files and no links to folders.
+
+    Raises: InputError with the command that brings it where DVC looks
+    """
+    path = Path(name_or_path)
+    if not path.is_dir() or path.resolve().is_relative_to(BASE_MODELS.resolve()):
+        return
+    target = BASE_MODELS / path.name
+    linked = path.absolute().is_relative_to(Path.cwd() / BASE_MODELS)
+    copy = f"cp -rs {path.resolve()} {target}"
+    raise InputError(
+        "params.yaml: model.name_or_path",
+        got=f"{name_or_path}, a link to a folder, which DVC does not follow"
+        if linked
+        else f"{name_or_path}, a folder outside {BASE_MODELS}/",
+        wanted=f"one in {BASE_MODELS}/, where DVC notices when a file changes",
+        do=f"link its files instead: rm {path} && {copy}"
+        if linked
+        else f"mv {path} {target} (or link its files: {copy}), then set model.name_or_path: {target}",
+    )
 
 
 def require_child(folder: Path, manifest: dict[str, Any], parent: Path) -> None:

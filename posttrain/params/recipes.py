@@ -64,7 +64,7 @@ def overlaid(recipe: str | None, changes: Mapping[str, Any], params: str | None 
         params = PARAMS.read_text(encoding="utf-8")
     values = load(params)
     if wanted is not None:
-        _replace(values, wanted)
+        _replace(values, wanted, load(_path_of(SHIPPED).read_text(encoding="utf-8")))
     for dotted, value in changes.items():
         _merge(values, _nested(dotted, value))
     check_params(values, Path("the overrides") if changes else PARAMS if recipe is None else _path_of(recipe))
@@ -112,13 +112,19 @@ def _merge(base: Any, overlay: Any) -> None:
             base[key] = value
 
 
-def _replace(base: Any, wanted: Mapping[str, Any]) -> None:
-    """Leave nothing in the base but the wanted values, and the comments of the keys that stay."""
+def _replace(base: Any, wanted: Mapping[str, Any], shipped: Any) -> None:
+    """Leave nothing in the base but the wanted values, and the comments of the keys that stay.
+
+    A section that was null comes back with the comments of the shipped one.
+    """
     for key in [key for key in base if key not in wanted]:
         del base[key]
     for key, value in wanted.items():
+        known = shipped.get(key) if isinstance(shipped, dict) else None
+        if isinstance(value, dict) and isinstance(known, dict) and key in base and base[key] is None:
+            base[key] = known
         before = base.get(key)
         if before and value and isinstance(before, dict) and isinstance(value, dict):
-            _replace(before, value)
+            _replace(before, value, known)
         elif key not in base or before != value:  # a mapping is never emptied: ruamel would write no YAML
             base[key] = value

@@ -82,7 +82,7 @@ class Lora(Section):
 
 
 class Model(Section):
-    """The model that SFT starts from."""
+    """The model that SFT starts from, or GRPO where `sft` is null."""
 
     name_or_path: str = Field(min_length=1)
     """Name on the Hugging Face Hub, a local folder in transformers' format, or `scratch`."""
@@ -139,8 +139,8 @@ class Columns(Section):
 
     problem: str
     """Column with the problem."""
-    solution: str
-    """Column with the reasoning that SFT imitates."""
+    solution: str | None
+    """Column with the reasoning that SFT imitates; null for data without any, which need `sft: null`."""
     answer: str | None
     """Column with the gold answer; may be that of `solution`, see `answer_pattern`. null for problems that no answer
     checks, such as programs with test cases; lighteval cannot judge these."""
@@ -340,7 +340,7 @@ class Gate(Section):
 
 
 class Evaluate(Section):
-    """Judgement of both models on the held-out problems."""
+    """Judgement of the models on the held-out problems."""
 
     num_samples: int = Field(ge=1)
     """Completions per problem. pass@1 is the mean over them, maj@n the majority vote."""
@@ -354,8 +354,10 @@ class Evaluate(Section):
     """Problems per call of generate. It shapes the random draws, so it is part of the result. With `use_vllm` it only
     bounds how many problems are with the server at a time."""
     use_vllm: bool
-    """Completions of both models from vLLM, one after the other, instead of transformers; lighteval judges them
+    """Completions of the models from vLLM, one after the other, instead of transformers; lighteval judges them
     all the same."""
+    base: bool
+    """Row of its own for the model that SFT starts from, with SFT's gain over it."""
     gate: Gate
     """Demand on the gain from SFT to GRPO."""
 
@@ -379,13 +381,13 @@ class Params(Section):
     seed: int = Field(ge=0, lt=2**31)
     """Seed of the data, the weights, the samplers, generation and lighteval."""
     model: Model
-    """Model that SFT starts from."""
+    """Model that SFT starts from, or GRPO where `sft` is null."""
     prompts: Prompts
     """Words beside the problem."""
     prepare: Prepare
     """Problems and their split."""
-    sft: SFT
-    """Supervised fine-tuning."""
+    sft: SFT | None
+    """Supervised fine-tuning; null takes the model of `model.name_or_path` as models/sft as it is."""
     verifier: Verifier
     """Limits of the verifier."""
     rewards: Rewards
@@ -393,11 +395,35 @@ class Params(Section):
     grpo: GRPO
     """Reinforcement learning."""
     evaluate: Evaluate
-    """Judgement of both models."""
+    """Judgement of the models."""
     report: Report
     """Contents of the report."""
     launch: Launch = Launch()
     """Hardware."""
+
+    def require_sft(self) -> SFT:
+        """The section, for what only a training SFT does.
+
+        Raises: ValueError if it is null.
+        """
+        if self.sft is None:
+            raise ValueError("sft is null: it trains nothing")
+        return self.sft
+
+    @model_validator(mode="after")
+    def sft_has_what_it_needs(self) -> "Params":
+        scratch = self.model.name_or_path == "scratch"
+        if self.sft is None and scratch:
+            raise ValueError("sft null with model.name_or_path scratch: GRPO would start from random weights")
+        if self.sft is not None and self.prepare.columns.solution is None and self.prepare.dataset != "equations":
+            raise ValueError(
+                "prepare.columns.solution null, and sft, which imitates solutions; name their column, or set sft to "
+                "null and name a fine-tuned model in model.name_or_path"
+            )
+        if self.evaluate.base and (self.sft is None or scratch):
+            other = "sft null, which leaves the base as it is" if self.sft is None else "model.name_or_path scratch"
+            raise ValueError(f"evaluate.base with {other}: there is no base to compare SFT with")
+        return self
 
     @model_validator(mode="after")
     def lora_has_no_second_reference(self) -> "Params":

@@ -13,6 +13,10 @@ TEMPLATE = Path(__file__).with_name("report.html.jinja")
 NO_SCORES = ("reward/total", "reward/zero_std_frac", "reward/verifier_timeouts")
 
 
+MODELS = {"base": "base", "sft": "SFT", "grpo": "GRPO"}
+"""Those that an evaluation can have, and what a person calls them."""
+
+
 def require_file(path: Path, made_by: str) -> Path:
     """Raises: InputError if the file is missing."""
     if not path.is_file():

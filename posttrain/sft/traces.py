@@ -13,19 +13,19 @@ def to_dataset(rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, p
 
     Raises: InputError if none is short enough.
     """
-    examples, longest = [], 0
+    examples, longest, limit = [], 0, params.require_sft().max_length
     for row in rows:
         prompt = prompt_messages(row["problem"], params.prompts.system)
         completion = [{"role": "assistant", "content": row["completion"]}]
         text = str(tokenizer.apply_chat_template(prompt + completion, tokenize=False))
         length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
         longest = max(longest, length)
-        if length <= params.sft.max_length:
+        if length <= limit:
             examples.append({"prompt": prompt, "completion": completion})
     if not examples:
         raise InputError(
             "params.yaml: sft.max_length",
-            got=f"{params.sft.max_length}; all {len(rows)} traces are longer",
+            got=f"{limit}; all {len(rows)} traces are longer",
             wanted=f"room for them; the longest has {longest} tokens",
             do="raise sft.max_length",
         )

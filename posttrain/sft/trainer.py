@@ -30,6 +30,11 @@ CURVE = {
 SHOWN = ("loss", "token_accuracy", "learning_rate")
 
 
+def curve() -> Curve:
+    """One without rows, which is all that a model that is not trained has."""
+    return Curve("sft", CURVE, SHOWN)
+
+
 class Trainer(SFTTrainer):
     """TRL's; a killed run goes on, and every step has the same number of rows."""
 
@@ -43,7 +48,7 @@ class Trainer(SFTTrainer):
         *,
         resume: Resume | None = None,
     ) -> None:
-        self.curve = Curve("sft", CURVE, SHOWN)
+        self.curve = curve()
         super().__init__(
             model=model,
             args=args,
@@ -76,13 +81,14 @@ class Trainer(SFTTrainer):
 
 
 def trainer_config(params: Params, output_dir: Path) -> SFTConfig:
-    plan = batch_plan(params.sft.batch_size, params.launch.micro_batch_size, world_size())
+    sft = params.require_sft()
+    plan = batch_plan(sft.batch_size, params.launch.micro_batch_size, world_size())
     return configure(
         SFTConfig,
         "sft.trl",
-        params.sft.trl,
-        **optimisation_kwargs(params.sft, params.seed, params.launch, output_dir),
+        sft.trl,
+        **optimisation_kwargs(sft, params.seed, params.launch, output_dir),
         **plan.trainer_kwargs(),
-        max_length=params.sft.max_length,
+        max_length=sft.max_length,
         include_num_input_tokens_seen="non_padding",
     )

@@ -31,6 +31,11 @@ def card(record: dict[str, Any], metrics: dict[str, Any], problem: str, completi
     origin = params["model"]["name_or_path"]
     rows = [f"| {escape(name)} | {value:.6g} |" for name, value in sorted(metrics.items()) if is_number(value)]
     sources = {**record["parents"], **record["inputs"]}
+    if "adopted" in record:
+        made, measured = f"Not trained here: posttrain took {start(origin)} as it is.", ""
+    else:
+        made = f"Trained by {METHODS[stage]}, with posttrain; started from {start(origin)}."
+        measured = "Measured while it trained. "
     return "\n".join(
         [
             "---",
@@ -38,15 +43,15 @@ def card(record: dict[str, Any], metrics: dict[str, Any], problem: str, completi
             "",
             f"# {stage}",
             "",
-            f"Trained by {METHODS[stage]}, with posttrain; started from {start(origin)}.",
+            made,
             "",
-            "## Training metrics",
+            "## Training metrics" if measured else "## Metrics",
             "",
             "| metric | value |",
             "|---|---|",
             *rows,
             "",
-            "Measured while it trained. What it does on held-out problems is in the evaluation of the project.",
+            f"{measured}What it does on held-out problems is in the evaluation of the project.",
             "",
             "## A greedy completion of a training problem",
             "",

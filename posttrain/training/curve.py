@@ -62,8 +62,9 @@ class Curve(TrainerCallback):
         self.rows = state["rows"]
 
     def write(self, path: Path) -> None:
-        """A TSV with a column for every name that was ever logged; `dvc plots` reads it."""
-        columns = ["step", *(name for name in self.names.values() if any(name in row for row in self.rows))]
+        """A TSV with a column for every name that was ever logged, or for all before any was; `dvc plots` reads it."""
+        logged = {name for row in self.rows for name in row} or set(self.names.values())
+        columns = ["step", *(name for name in self.names.values() if name in logged)]
         lines = ["\t".join(columns)]
         lines += ["\t".join(f"{row[name]:.6g}" if name in row else "" for name in columns) for row in self.rows]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -36,13 +36,18 @@ def publish_model(
 ) -> None:
     """models/<stage>/: a plain transformers checkpoint in safetensors, with tokenizer, template, card and manifest."""
     with beside(target) as out:
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
-        config = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
-        # Where the tokenizer was loaded from is no property of the model, and would make equal outs differ.
-        with suppress(KeyError):
-            del config["name_or_path"]
-        write_json(out / "tokenizer_config.json", config)
+        write_model(out, model, tokenizer)
         (out / CARD).write_text(text, encoding="utf-8")
         made = {"model": identity(out, facts["params"]["prompts"]["system"]), "bytes": reproducible(model.device.type)}
         publish(out, target, facts | made)
+
+
+def write_model(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A folder in transformers' format, the same for the same model wherever it was loaded from."""
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    config = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
+    # Where the tokenizer was loaded from is no property of the model, and would make equal outs differ.
+    with suppress(KeyError):
+        del config["name_or_path"]
+    write_json(out / "tokenizer_config.json", config)

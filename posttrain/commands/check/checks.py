@@ -38,7 +38,9 @@ from posttrain.commands.check.workspace import Workspace, read_config
 from posttrain.errors import InputError
 from posttrain.grpo.health import RULES, reward_weights
 from posttrain.launch.layout import layout
-from posttrain.outputs.manifest import MANIFEST
+from posttrain.outputs.facts import OUTS
+from posttrain.outputs.manifest import MANIFEST, require_replaceable
+from posttrain.outputs.parents import require_tracked
 from posttrain.params.schema import Params
 from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, REPORT, SFT_MODEL, UNPUBLISHED
 from posttrain.prompts import completion_text
@@ -62,7 +64,7 @@ def check_objective(work: Workspace) -> list[Finding]:
     grpo = work.params.grpo
     return [
         few_generations(grpo.num_generations),
-        high_learning_rate(grpo.learning_rate, work.params.sft.learning_rate),
+        high_learning_rate(grpo.learning_rate, sft.learning_rate if (sft := work.params.sft) else None),
         no_kl(grpo.beta),
         imbalanced_weights(reward_weights(work.params)),
         unseen_advantages(grpo.max_steps, grpo.logging_steps, grpo.health),
@@ -71,10 +73,10 @@ def check_objective(work: Workspace) -> list[Finding]:
 
 
 def check_sft_launch(work: Workspace) -> list[Finding]:
-    launch = work.params.launch
+    sft, launch = work.params.require_sft(), work.params.launch
     found = layout(launch)
     return [
-        batches("sft.batch_size", work.params.sft.batch_size, 1, launch.micro_batch_size, found.processes),
+        batches("sft.batch_size", sft.batch_size, 1, launch.micro_batch_size, found.processes),
         master_weights(work.params.model.dtype, launch.mixed_precision, found.strategy),
     ]
 
@@ -117,12 +119,13 @@ def check_trackers(work: Workspace) -> list[Finding]:
 
 
 def check_sft_options(work: Workspace) -> list[Finding]:
-    if not work.params.sft.trl:
+    options = work.params.require_sft().trl
+    if not options:
         return []
     from posttrain.sft.trainer import trainer_config
 
     trainer_config(work.params, UNPUBLISHED)
-    return [Finding("ok", "further options", "sft.trl", ", ".join(work.params.sft.trl))]
+    return [Finding("ok", "further options", "sft.trl", ", ".join(options))]
 
 
 def check_problems(work: Workspace) -> list[Finding]:
@@ -205,17 +208,35 @@ def wrong_answer(row: dict[str, Any], work: Workspace) -> str:
 
 
 def check_base(work: Workspace) -> list[Finding]:
-    """The tokenizer that SFT starts from."""
+    """The tokenizer of the model that is trained or adopted."""
     tokenizer, where = work.base_tokenizer, work.params.model.name_or_path
     if tokenizer is None:
         return later("tags", "prepare" if where == "scratch" else "sft")
-    found = [tags(tokenizer, where)]
-    if work.traces is None:
-        return [*found, *later("lengths of the traces", "prepare")]
-    return [
-        *found,
-        trace_lengths([w for w, _ in work.trace_lengths("sft")], work.params.sft.max_length, work.positions("sft")),
-    ]
+    return [tags(tokenizer, where)]
+
+
+def check_trace_lengths(work: Workspace) -> list[Finding]:
+    if work.base_tokenizer is None or not work.traces:
+        return later("lengths of the traces", "prepare" if work.traces is None else "sft")
+    lengths = [whole for whole, _ in work.trace_lengths("sft")]
+    return [trace_lengths(lengths, work.params.require_sft().max_length, work.positions("sft"))]
+
+
+def check_tracked(work: Workspace) -> list[Finding]:
+    require_tracked(work.params.model.name_or_path)
+    return []
+
+
+def check_replaceable(stage: str, work: Workspace) -> list[Finding]:
+    """The folder that the stage will replace, and that DVC removes before it runs it."""
+    require_replaceable(OUTS[stage])
+    return []
+
+
+def check_adoption(work: Workspace) -> list[Finding]:
+    """In place of the rules of training, which have nothing to look at."""
+    saw = f"null: {work.params.model.name_or_path} becomes {SFT_MODEL} as it is; the rules of training are skipped"
+    return [Finding("ok", "no SFT", "sft", saw)]
 
 
 def check_policy(work: Workspace) -> list[Finding]:
@@ -229,22 +250,26 @@ def check_policy(work: Workspace) -> list[Finding]:
         found.append(tags(work.sft_tokenizer, str(work.sft_model)))
     if work.traces is None or work.tokenizer("grpo") is None:
         return [*found, *later("context length", "prepare" if work.traces is None else "sft")]
-    completions = [trace for _, trace in work.trace_lengths("grpo")]
-    return [
-        *found,
-        context(max(work.prompt_lengths("grpo")), grpo.max_completion_length, work.positions("grpo")),
-        completion_lengths(completions, "grpo.max_completion_length", grpo.max_completion_length),
-    ]
+    found.append(context(max(work.prompt_lengths("grpo")), grpo.max_completion_length, work.positions("grpo")))
+    return [*found, *check_room("grpo.max_completion_length", grpo.max_completion_length, work)]
+
+
+def check_room(where: str, limit: int, work: Workspace) -> list[Finding]:
+    """Nothing to say about data without traces."""
+    lengths = [trace for _, trace in work.trace_lengths("grpo")]
+    return [completion_lengths(lengths, where, limit)] if lengths else []
 
 
 def check_evaluation(work: Workspace) -> list[Finding]:
     if work.traces is None or work.tokenizer("grpo") is None:
         return later("room for a completion", "prepare" if work.traces is None else "sft")
-    limit = work.params.evaluate.max_new_tokens
-    return [completion_lengths([trace for _, trace in work.trace_lengths("grpo")], "evaluate.max_new_tokens", limit)]
+    return check_room("evaluate.max_new_tokens", work.params.evaluate.max_new_tokens, work)
 
+
+check_sft_resources = partial(check_resources, "sft")
 
 CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
+    *((stage, partial(check_replaceable, stage)) for stage in ("prepare", "sft", "grpo")),
     ("sft", check_sft_launch),
     ("grpo", check_grpo_launch),
     ("grpo", check_objective),
@@ -257,21 +282,31 @@ CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
     ("grpo", check_golds),
     ("grpo", check_rewards),
     ("grpo", check_traces),
+    ("sft", check_tracked),
     ("sft", check_base),
-    ("sft", partial(check_resources, "sft")),
+    ("sft", check_trace_lengths),
+    ("sft", check_sft_resources),
     ("grpo", check_policy),
     ("grpo", partial(check_resources, "grpo")),
     ("evaluate", check_evaluation),
     ("evaluate", check_completions),
 )
 """The stage that a check concerns, and the check."""
+OF_TRAINING = (check_sft_launch, check_sft_options, check_trace_lengths, check_sft_resources)
+"""Of sft, and without an object where it is null."""
+
+
+def checks_of(params: Params) -> list[tuple[str, Callable[[Workspace], list[Finding]]]]:
+    if params.sft is not None:
+        return list(CHECKS)
+    return [("sft", check_adoption), *((stage, check) for stage, check in CHECKS if check not in OF_TRAINING)]
 
 
 def findings(params: Params, stage: str | None = None) -> list[Finding]:
     """What there is to say about one stage, or about all. A model that cannot be loaded is a fault like any other."""
     found: list[Finding] = []
     with Workspace(params) as work:
-        for concerned, check in CHECKS:
+        for concerned, check in checks_of(params):
             if stage in (None, concerned):
                 try:
                     found += check(work)

@@ -42,8 +42,10 @@ def few_generations(num_generations: int) -> Finding:
     return Finding("warn", name, where, saw, why, "Use 8 at least, 16 if memory allows.")
 
 
-def high_learning_rate(grpo: float, sft: float) -> Finding:
-    name, where, saw = "learning rate too high", "grpo.learning_rate", f"{grpo:g}, sft's is {sft:g}"
+def high_learning_rate(grpo: float, sft: float | None) -> Finding:
+    name, where, saw = "learning rate too high", "grpo.learning_rate", f"{grpo:g}, sft's is {sft or 0:g}"
+    if sft is None:
+        return Finding("ok", name, where, f"{grpo:g}; sft is null, so there is none to hold it against")
     if grpo < sft:
         return Finding("ok", name, where, saw)
     why = "RL follows a noisy signal of its own making; at SFT's pace the policy collapses."

@@ -94,7 +94,7 @@ def values_of(params: Params) -> dict[str, Any]:
 
 def sft_work(params: Params) -> Work:
     """A step of SFT, whose rows are as long as they may be and all completion."""
-    sft = params.sft
+    sft = params.require_sft()
     flags = {
         **{"prompts_per_step": sft.batch_size, "num_generations": 1, "num_iterations": 1, "max_steps": sft.max_steps},
         **{"prompt_length": 0, "max_completion_length": sft.max_length, "vllm": "no"},
