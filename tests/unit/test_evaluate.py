@@ -11,8 +11,8 @@ import pytest
 
 from posttrain.errors import GateError, InputError, PosttrainError
 from posttrain.evaluation.gate import check_gate
-from posttrain.evaluation.lighteval_process import lighteval_python, run_lighteval, spec
-from posttrain.evaluation.metrics import join, model_metrics, summary
+from posttrain.evaluation.lighteval_process import MODELS, lighteval_python, run_lighteval, spec
+from posttrain.evaluation.metrics import join, model_metrics, show, summary
 from posttrain.evaluation.statistics import Interval, bootstrap_interval, sign_flip_p_value, verdict
 from posttrain.outputs.manifest import MANIFEST, publish, sha256, write_jsonl
 from posttrain.params.schema import Params
@@ -194,6 +194,26 @@ def test_the_summary_by_hand(params_with: ParamsWith, verifier: Verifier) -> Non
     assert (metrics["problems"], metrics["samples_per_problem"]) == (2, 2)
 
 
+def test_a_base_is_a_row_and_sft_is_compared_with_it(
+    params_with: ParamsWith, verifier: Verifier, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = answers(([WRONG, BARE], [0.0, 0.0]), ([BARE, WRONG], [0.0, 0.0]), **{"pass@1": 0.0})
+    outcome = OUTCOME | {"base": base}
+    samples = join(PROBLEMS, outcome, verifier)
+    assert samples[0]["base"]["completions"] == [WRONG, BARE]
+    metrics, without = (summary(samples, found, params_with({})) for found in (outcome, OUTCOME))
+    assert list(metrics)[:3] == ["base", "sft", "grpo"]
+    # 1/2 and 0 of two problems: half of the resamples have one of each.
+    gain = metrics["sft_gain"]
+    assert (gain["mean"], gain["low"], gain["high"], gain["verdict"]) == (0.25, 0.0, 0.5, "indistinguishable")
+    assert gain["p_value"] == 1.0
+    assert {key: value for key, value in metrics.items() if key not in ("base", "sft_gain")} == without
+    show(metrics)
+    printed = capsys.readouterr().out
+    assert "evaluate | base | pass@1 0.000" in printed
+    assert "evaluate | SFT over the base indistinguishable: pass@1 +0.250 [+0.000, +0.500]" in printed
+
+
 def outcome_of(correct: dict[str, list[list[float]]]) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """Problems and lighteval's answer for given verdicts; the completions do not matter."""
     problems = [{"id": str(number), "problem": "?", "answer": "5"} for number in range(len(correct["sft"]))]
@@ -333,7 +353,7 @@ def test_the_spec_tells_the_runner_everything(project: Path, params_with: Params
         "evaluate.batch_size": 5,
         "launch.threads": 4,
     }
-    told = spec(params_with(changes), PROBLEMS, project)
+    told = spec(params_with(changes), PROBLEMS, MODELS, project)
     assert told == {
         "models": {"sft": "models/sft", "grpo": "models/grpo"},
         "data_dir": str((project / "data").resolve()),

@@ -170,3 +170,33 @@ def test_a_missing_result_names_the_stage_to_run(results: Params, missing: str) 
     with pytest.raises(InputError, match=rf"(?s)results/{missing}.*run `posttrain {missing.split('/')[0]}`"):
         report.run(results)
     assert not paths.REPORT.exists()
+
+
+def test_a_base_has_a_column_and_sft_a_gain_over_it(results: Params) -> None:
+    path = paths.EVALUATE_RESULTS / "metrics.json"
+    before = {
+        "base": model_metrics(0.125),
+        "sft_gain": {"mean": 0.325, "low": 0.3, "high": 0.35, "verdict": "improved"},
+    }
+    write_json(path, json.loads(path.read_text()) | before)
+    samples = paths.EVALUATE_RESULTS / "samples.jsonl"
+    row = json.loads(samples.read_text())
+    write_jsonl(samples, [row | {"base": row["sft"] | {"completions": ["what the base wrote", "x"]}}])
+    report.run(results)
+    page = " ".join(paths.REPORT.read_text().split())
+    assert "<th>metric</th><th>base</th><th>SFT</th><th>GRPO</th>" in page
+    assert "0.125&nbsp;[0.075, 0.175]" in page
+    assert "pass@1 0.125 of the base, 0.450 after SFT, 0.820 after GRPO" in page
+    assert "SFT over the base: +0.325 [+0.300, +0.350], improved." in page
+    assert "<pre>what the base wrote</pre>" in page
+
+
+def test_no_sft_is_claimed_of_an_adopted_model(results: Params) -> None:
+    write_json(paths.SFT_RESULTS / "metrics.json", {"parameters": 1234567})
+    (paths.SFT_RESULTS / "curve.tsv").write_text("step\tloss\n")
+    report.run(results)
+    page = " ".join(paths.REPORT.read_text().split())
+    assert "1,234,567 parameters, fine-tuned elsewhere: no SFT was run here." in page
+    assert "0.450 of the adopted model, 0.820 after GRPO" in page
+    assert "SFT: loss" not in page
+    assert "tokens seen in SFT" not in page
