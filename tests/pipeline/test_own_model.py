@@ -1,7 +1,6 @@
 """`dvc repro` without SFT, from a model of one's own, and with SFT beside its base. In file order."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from tests.pipeline.conftest import POSTTRAIN, Run, initialised, outs
 OWN = Path("models/base/own")
 ROWS = [{"problem": f"Solve: 2x + {n} = {n + 2 * x}", "answer": f"x = {x}"} for n in range(1, 5) for x in range(1, 5)]
 STAGES = ["prepare", "sft", "grpo", "evaluate", "report"]
-Done = "subprocess.CompletedProcess[str]"
+Done = Any
 
 
 @pytest.fixture(scope="module")
