@@ -154,6 +154,35 @@ def test_hub_names_have_a_commit(name: str, recipes: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# The tutorial's exercise
+
+
+def test_grpo_only_is_the_tutorials_exercise(recipes: Path) -> None:
+    params = applied("grpo-only")
+    assert params.sft is None
+    assert (params.model.name_or_path, params.prepare.dataset) == (
+        *("models/base/sft_checkpoint", "data/source/math_100_samples"),
+    )
+    grpo = params.grpo
+    assert (grpo.max_steps, grpo.num_generations, grpo.temperature, grpo.learning_rate) == (50, 8, 0.6, 1e-6)
+    assert (grpo.epsilon, grpo.beta) == (0.2, 0.01)
+    weights = {name: reward.weight for name, reward in params.rewards.named().items()}
+    assert {name: weight for name, weight in weights.items() if weight} == {"accuracy": 1.0, "format": 0.1}
+
+
+def test_the_tutorials_page_has_its_keys_and_the_recipes_paths(recipes: Path) -> None:
+    page, params = (ROOT / "docs/tutorial.md").read_text(), applied("grpo-only")
+    for key in (
+        *("model_name_or_path", "dataset_name", "num_train_epochs", "max_steps", "num_generations", "temperature"),
+        *("top_p", "max_completion_length", "reward_funcs", "reward_weights", "learning_rate", "clip_range"),
+        *("kl_penalty", "output_dir"),
+    ):
+        assert re.search(rf"^\| [^|]*`{key}\b", page, re.M), key
+    assert f"mv sft_checkpoint {params.model.name_or_path}" in page
+    assert f"save_to_disk('{params.prepare.dataset}')" in page
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # R1's traces
 
 

@@ -147,6 +147,20 @@ def test_nothing_of_the_recipe_before_is_left(recipes: Path) -> None:
     assert aligned(PARAMS.read_text(encoding="utf-8")) == original
 
 
+def test_a_section_that_was_null_comes_back_with_its_comments(recipes: Path) -> None:
+    (recipes / "none.yaml").write_text(
+        "# No SFT\nsft: null\nmodel: {name_or_path: models/base/own}\n", encoding="utf-8"
+    )
+    original = PARAMS.read_text(encoding="utf-8")
+    apply_recipe("none")
+    assert load_params(PARAMS).sft is None
+    apply_recipe("small")
+    assert load_params(PARAMS).require_sft().batch_size == read_yaml(recipes / "tiny.yaml")["sft"]["batch_size"]
+    apply_recipe("none")
+    apply_recipe("tiny")
+    assert aligned(PARAMS.read_text(encoding="utf-8")) == aligned(original)
+
+
 def test_what_was_changed_by_hand_is_gone(recipes: Path) -> None:
     """Also keys that the shipped params do not have, and a whole section that was removed."""
     original = read_yaml(PARAMS)
