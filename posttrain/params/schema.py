@@ -221,7 +221,8 @@ class Optimisation(Section):
 
 
 class SFT(Optimisation):
-    """Supervised fine-tuning on the traces, on completions only."""
+    """Supervised fine-tuning on the traces, on completions only. `null` in place of the section trains nothing: the
+    model of `model.name_or_path` becomes models/sft as it is."""
 
     batch_size: int = Field(ge=1)
     """Sequences per optimizer step over all processes."""
