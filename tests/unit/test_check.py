@@ -521,7 +521,7 @@ def test_processes_on_a_cpu_share_its_memory(project: Path, params_with: ParamsW
 
 
 def test_a_model_without_a_template_is_a_fault(project: Path, params_with: ParamsWith) -> None:
-    base = project / "base"
+    base = project / "models/base/mine"
     tokenizer = train_tokenizer(TRACES, 384)
     random_model(params_with({}).model.scratch, tokenizer).save_pretrained(base)
     tokenizer.chat_template = None
