@@ -41,7 +41,9 @@ def names(folder: Path) -> set[str]:
 
 
 def test_publish_replaces_a_folder_whole(project: Path) -> None:
-    target = written(project / "data/out", {"old.txt": "old", "sub/old.txt": "old", "both.txt": "old", MANIFEST: "{}"})
+    target = written(
+        project / "data/out", {"old.txt": "old", "sub/old.txt": "old", "both.txt": "old", "manifest.json": "{}"}
+    )
     publish(written(project / "work", {"both.txt": "new", "sub/new.txt": "new"}), target, {})
     assert names(target) == {"both.txt", "sub/new.txt", "manifest.json"}
     assert (target / "both.txt").read_text(encoding="utf-8") == "new"
