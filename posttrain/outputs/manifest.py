@@ -20,7 +20,7 @@ from posttrain.paths import BASE_MODELS, OUTPUTS, UNPUBLISHED
 
 MANIFEST = "manifest.json"
 SUFFIX = ".unpublished"
-OWN_MODEL = f"a model of your own belongs in {BASE_MODELS}/, named in model.name_or_path; `sft: null` starts GRPO from it"
+OWN_MODEL = f"a model of your own belongs in {BASE_MODELS}/, named in model.name_or_path; see docs/tutorial.md"
 
 
 @contextmanager
