@@ -85,7 +85,8 @@ def front_matter(stage: str, params: dict[str, Any], parent: Path | None) -> str
     if parent is not None and (licence := licence_of(parent)) is not None:
         data["license"] = licence
     data |= {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    return dump(data | {"tags": ["posttrain", "trl", stage]})
+    trained = stage != "sft" or params["sft"] is not None
+    return dump(data | {"tags": ["posttrain", *(["trl", stage] if trained else [])]})
 
 
 def is_hub_name(origin: str, revision: str | None) -> bool:

@@ -88,6 +88,7 @@ def test_what_is_said_of_an_adopted_model_is_true(params: Params, capsys: pytest
     said = (SFT_MODEL / CARD).read_text()
     assert "Not trained here: posttrain took <code>models/base/own</code> as it is." in said
     assert "Trained by" not in said
+    assert "- trl\n" not in said
     assert "Measured while it trained" not in said
     assert f"sft | adopted {OWN}, {weights_count():,} parameters" in capsys.readouterr().out
 
