@@ -162,9 +162,7 @@ def run_hostile(workers: int, rounds: int, timeout_s: float) -> None:
 
 
 def processes(verifier: Verifier) -> dict[str, int]:
-    pool = verifier.pool._pool
-    assert pool is not None
-    workers = sorted(pool._pool_manager.worker_manager.workers)
+    workers = sorted(worker.process.pid or 0 for worker in verifier.pool._team)
     return {"trainer": __import__("os").getpid(), **{f"worker {n}": pid for n, pid in enumerate(workers, start=1)}}
 
 

@@ -42,6 +42,8 @@ class Verifier(Closing):
         self._known: OrderedDict[Pair, bool | None] = OrderedDict()
         self._readable: dict[str, bool] = {}
         """Of golds that are no numbers."""
+        self._lost: set[Pair] = set()
+        """Pairs of this batch that lost their workers, not their time: they are asked again in the next."""
         self._recent: deque[bool] = deque(maxlen=WINDOW)
 
     def close(self) -> None:
@@ -55,6 +57,8 @@ class Verifier(Closing):
         asked = dict.fromkeys((gold, answer) for gold, answer in pairs if answer is not None)
         self._decide([pair for pair in asked if pair not in self._known])
         verdicts = [False if answer is None else self._known[gold, answer] for gold, answer in pairs]
+        while self._lost:
+            self._known.pop(self._lost.pop(), None)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return verdicts
@@ -113,6 +117,8 @@ class Verifier(Closing):
         if found == []:
             raise ValueError(f"math-verify cannot read the gold answer {gold!r}")
         lost = isinstance(found, Lost)
+        if lost and found.why == "crash":
+            self._lost.update((gold, answer) for answer in answers)
         for place, answer in enumerate(answers):
             self._known[gold, answer] = None if lost else found[place]
 
