@@ -80,7 +80,7 @@ def forks() -> Iterator[Any]:
 def verifier() -> Iterator[Verifier]:
     """Two workers that tests share; they start with the first answer that needs them."""
     # Imports that each worker would make anew, 0.5 s: of the program that started it, and of one's own rewards.
-    preload = [pool.__name__, pool.WARM, "pytest", "posttrain.rewards.custom"]
+    preload = [pool.__name__, pool.WARM, "pytest", "posttrain.rewards.call"]
     multiprocessing.get_context("forkserver").set_forkserver_preload(preload)
     forkserver.ensure_running()
     with Verifier(timeout_s=5.0, max_timeout_frac=1.0, workers=2) as verifier:

@@ -39,9 +39,11 @@ class BatchRewards:
             mine = self.judged(completions, completion_ids, number)
             if not self.scoring.takes_group(name):
                 return self.scoring.score(name, mine, 1)
-            scores = self.scoring.score(name, gather_object(mine), self.group_size)
             first = PartialState().process_index * len(mine)
-            return scores[first : first + len(mine)]
+            begin = first // self.group_size * self.group_size  # of the groups that this process has a part of
+            end = -(-(first + len(mine)) // self.group_size) * self.group_size
+            scores = self.scoring.score(name, gather_object(mine)[begin:end], self.group_size)
+            return scores[first - begin : first - begin + len(mine)]
 
         rewards.__name__ = name
         return rewards

@@ -144,9 +144,11 @@ def _describe(error: dict[str, Any], data: dict[str, Any]) -> tuple[str, str, st
 
 def _describe_missing(location: list[str], where: str) -> tuple[str, str, str]:
     if location[0] == "rewards" and len(location) == 3 and location[1] not in Rewards.model_fields:
-        near = difflib.get_close_matches(location[1], Rewards.model_fields, n=1)
-        built_in = f"did you mean `{near[0]}`?" if near else f"one of {', '.join(Rewards.model_fields)}"
-        return where, f"a reward that is not built in, without `{location[2]}`", f"{built_in}; or your own, complete"
+        near = difflib.get_close_matches(location[1], Rewards.model_fields, n=1, cutoff=0.85)
+        example = CustomReward.model_fields[location[2]].examples or [""]
+        own = f"your own reward's, such as {example[0]}"
+        built_in = f"did you mean `{near[0]}`?" if near else f"built-in ones are {', '.join(Rewards.model_fields)}"
+        return where, f"no `{location[2]}`, and `{location[1]}` is no built-in reward", f"{own}; {built_in}"
     examples = _model_at(location[:-1]).model_fields[location[-1]].examples
     return where, "no such key", f"a value{f', such as {examples[0]}' if examples else ''}; {NO_DEFAULTS}"
 

@@ -89,7 +89,7 @@ class CustomReward(Reward):
     function: str = Field(examples=["rewards/brevity.py:brevity"])
     """Place of the function: `path/to/file.py:function` or `module:function`."""
     timeout_s: float = Field(gt=0, le=3600, examples=[10])
-    """CPU seconds for one completion; ten times as many by the clock on the wall. A longer call stops the run."""
+    """CPU seconds for one call, and as many asleep (a network's answer, say). A longer call stops the run."""
 
     @field_validator("function")
     @classmethod

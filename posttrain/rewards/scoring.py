@@ -90,7 +90,8 @@ class Scoring(Closing):
         groups = [list(completions[start : start + group_size]) for start in starts]
         if name in self.custom:
             own = self.custom[name]
-            return [score for scores in own(groups) for score in scores] if own.takes_group else own(completions)
+            asked = groups if own.takes_group else [[completion] for completion in completions]
+            return [score for scores in own(asked) for score in scores]
         parameters = self.params[name].model_dump(exclude={"weight"})
         if name in OF_A_GROUP:
             return [score for group in groups for score in OF_A_GROUP[name](group, **parameters)]

@@ -1,5 +1,8 @@
 """Accuracy and the total, worked out by hand; a batch scored as params.yaml says; rewards of one's own."""
 
+import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ import pytest
 
 from posttrain.errors import InputError
 from posttrain.params import schema
+from posttrain.processes.pool import Pool
 from posttrain.prompts import completion_text
 from posttrain.rewards.accuracy import accuracy
 from posttrain.rewards.scoring import BUILT_IN, Completion, Scoring, Verifier, judge, total
@@ -193,6 +197,9 @@ def test_the_dry_run_names_a_gold_that_nobody_can_read(scoring: Scoring) -> None
 # One's own
 
 OWN = """
+import asyncio
+import os
+import sys
 import time
 
 from posttrain.rewards import Completion
@@ -233,6 +240,99 @@ def lazy(completion):
 
 def odd(sample):
     return 1.0
+
+
+def leaves(completion):
+    sys.exit(0)
+
+
+def ends(completion):
+    os._exit(0)
+
+
+def interrupts(completion):
+    raise KeyboardInterrupt
+
+
+def huge(completion):
+    return 10**400
+
+
+class Sprung:
+    def __reduce__(self):
+        return open, ("sprung", "w")
+
+
+def springs(completion):
+    return Sprung()
+
+
+class SprungError(Exception):
+    def __reduce__(self):
+        return open, ("sprung", "w")
+
+
+def raises_a_trap(completion):
+    raise SprungError("no")
+
+
+# TRL's and open-r1's forms
+
+
+def format_reward(completions, **kwargs):
+    contents = [completion[0]["content"] for completion in completions]
+    return [1.0 if "<think>" in content else 0.0 for content in contents]
+
+
+def accuracy_reward(completions: list[list[dict[str, str]]], solution: list[str], **kwargs) -> list[float | None]:
+    contents = [completion[0]["content"] for completion in completions]
+    return [float(content == gold) if gold else None for content, gold in zip(contents, solution)]
+
+
+def by_prompt(prompts, completions, bonus=0.0):
+    return [len(prompt[-1]["content"]) + bonus for prompt in prompts]
+
+
+def texts(completions: list[str], **kwargs):
+    return [len(text) for text in completions]
+
+
+async def judge(prompts, completions, answer, **kwargs):
+    async def one(completion, gold):
+        await asyncio.sleep(0.2)
+        return float(completion[0]["content"] == gold)
+
+    return await asyncio.gather(*map(one, completions, answer))
+
+
+async def slow_thought(completion):
+    await asyncio.sleep(0.01)
+    return len(completion.text)
+
+
+def everything(**kwargs):
+    return [1.0]
+
+
+def shaped(completions, trainer_state, **kwargs):
+    return [trainer_state.global_step] * len(completions)
+
+
+def logs(completions, log_metric=None, completion_ids=None, **kwargs):
+    return [1.0 if log_metric is None and completion_ids is None else 0.0] * len(completions)
+
+
+def numbers(completions, **kwargs):
+    import array
+
+    return array.array("d", [0.5] * len(completions))
+
+
+def counted(completion):
+    with open("calls", "a") as file:
+        file.write("x")
+    while True:
+        pass
 """
 
 
@@ -284,7 +384,13 @@ def test_your_own_reward_of_an_installed_module(own: Callable[..., Scoring]) -> 
         ("text", "it returned '1.0'"),
         ("nan", "it returned nan"),
         ("endless", "more than 0.2 s of CPU"),
-        ("lazy", "more than 2 s"),
+        ("lazy", "more than 0.2 s asleep"),
+        ("leaves", "SystemExit: 0, on problem 17"),
+        ("ends", "its process ended with exit code 0, on problem 17"),
+        ("interrupts", "KeyboardInterrupt: , on problem 17"),
+        ("huge", "OverflowError"),
+        ("springs", "it returned <own.Sprung object"),
+        ("raises_a_trap", "SprungError: no"),
         ("too_few", "it returned [1.0] for a group of 2"),
     ],
 )
@@ -299,6 +405,8 @@ def test_a_failure_of_your_own_reward_names_the_row_and_stops(
     with pytest.raises(InputError) as error:
         scoring.score("mine", completions, 2)
     assert says in str(error.value)
+    assert f"rewards/own.py:{function} (rewards.mine)" in str(error.value)
+    assert not Path("sprung").exists()  # what it returned or raised was not unpickled here
 
 
 @pytest.mark.parametrize(
@@ -311,6 +419,9 @@ def test_a_failure_of_your_own_reward_names_the_row_and_stops(
         ("rewards/own.py:brevity", {"max_words": 3, "min_words": 1}, "unexpected keyword argument 'min_words'"),
         ("rewards/own.py:odd", {}, "first parameter `sample`"),
         ("elsewhere.py:brevity", {"max_words": 3}, "which the grpo stage does not depend on"),
+        ("rewards/own.py:shaped", {}, "it asks for `trainer_state`, which only a trainer has"),
+        ("rewards/own.py:by_prompt", {"malus": 1}, "unexpected keyword argument 'malus'"),
+        ("rewards/own.py:everything", {}, "first parameter `kwargs`"),
     ],
 )
 def test_a_reward_that_cannot_be_used_is_refused_before_training(
@@ -319,3 +430,126 @@ def test_a_reward_that_cannot_be_used_is_refused_before_training(
     with pytest.raises(InputError) as error:
         own(function, **parameters)
     assert says in str(error.value)
+
+
+# TRL's form
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters", "scores"),
+    [
+        ("format_reward", {}, [0.0, 1.0, 0.0]),
+        ("accuracy_reward", {}, [1.0, 0.0, None]),
+        ("by_prompt", {}, [5.0, 5.0, 5.0]),
+        ("by_prompt", {"bonus": 0.5}, [5.5, 5.5, 5.5]),
+        ("texts", {}, [1, 7, 1]),
+        ("judge", {}, [1.0, 0.0, 0.0]),
+        ("slow_thought", {}, [1, 7, 1]),
+        ("logs", {}, [1.0, 1.0, 1.0]),
+        ("numbers", {}, [0.5, 0.5, 0.5]),
+    ],
+)
+def test_trls_form_and_coroutines_work_as_they_are(
+    own: Callable[..., Scoring], function: str, parameters: dict[str, Any], scores: list[float | None]
+) -> None:
+    scoring = own(f"rewards/own.py:{function}", **{"timeout_s": 2.0, **parameters})
+    texts, solutions = ["5", "<think>", "6"], ["5", "5", ""]
+    completions = [
+        Completion(text, problem="What?", row={"id": "1", "problem": "What?", "answer": "5", "solution": solution})
+        for text, solution in zip(texts, solutions, strict=True)
+    ]
+    assert scoring.score("mine", completions, 3) == scores
+    if function != "slow_thought":
+        assert scoring.takes_group("mine")
+
+
+def test_a_groups_requests_run_at_once_and_groups_beside_each_other(own: Callable[..., Scoring]) -> None:
+    scoring = own("rewards/own.py:judge", timeout_s=3.0)
+    completions = [Completion("5", problem="?", row={"answer": "5"})] * 16
+    scoring.score("mine", completions, 8)
+    began = time.monotonic()
+    assert scoring.score("mine", completions, 8) == [1.0] * 16
+    assert time.monotonic() - began < 2  # 16 x 0.2 s one after another
+
+
+def test_a_column_that_the_rows_lack_is_named(own: Callable[..., Scoring]) -> None:
+    scoring = own("rewards/own.py:accuracy_reward", timeout_s=2.0)
+    with pytest.raises(InputError) as error:
+        scoring.score("mine", [Completion("5", problem="?", row={"id": "17", "answer": "5"})], 1)
+    assert "it asks for `solution`, which is neither a column (answer, id)" in str(error.value)
+    assert "prepare.columns.keep" in str(error.value)
+    assert "on problem 17" in str(error.value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What one's own file may do, and when it is noticed
+
+
+def test_a_hang_is_told_at_the_first_time_out(own: Callable[..., Scoring]) -> None:
+    scoring = own("rewards/own.py:counted", timeout_s=0.5)
+    with pytest.raises(InputError, match=r"more than 0\.5 s of CPU, on problem 1"):
+        scoring.dry_run([{"id": f"1{number}", "problem": "?", "answer": "5"} for number in range(32)])
+    assert Path("calls").read_text() == "x"  # one worker, one call
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("while True: pass", "more than 0.5 s of CPU"),
+        ("import time; time.sleep(60)", "more than 0.5 s asleep"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("import os; os._exit(0)", "its process ended with exit code 0"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def", "SyntaxError"),
+    ],
+)
+@pytest.mark.parametrize("place", ["file", "package"])
+def test_what_a_file_does_as_it_is_loaded_is_told_and_done_in_a_worker(
+    own: Callable[..., Scoring], place: str, source: str, says: str
+) -> None:
+    Path("rewards/nested").mkdir()
+    Path("rewards/nested/mine.py").write_text("def fine(completion):\n    return 1.0\n")
+    if place == "file":
+        Path("rewards/nested/mine.py").write_text(source)
+    else:
+        Path("rewards/nested/__init__.py").write_text(source)
+    function = "rewards/nested/mine.py:fine" if place == "file" else "rewards.nested.mine:fine"
+    began = time.monotonic()
+    with pytest.raises(InputError) as error:
+        own(function, timeout_s=0.5)
+    assert time.monotonic() - began < 15  # a worker starts, and 0.5 s; 10 times as long for a machine with others on it
+    assert says in str(error.value)
+    assert function in str(error.value)
+
+
+def test_a_module_is_found_without_its_packages(own: Callable[..., Scoring]) -> None:
+    Path("rewards/nested").mkdir()
+    for folder in ("rewards", "rewards/nested"):
+        Path(folder, "__init__.py").write_text("import os\nPID = os.getpid()\n")
+    Path("rewards/nested/mine.py").write_text(
+        "import rewards, rewards.nested\n\ndef fine(completion):\n    return rewards.PID + rewards.nested.PID\n"
+    )
+    scoring = own("rewards.nested.mine:fine", timeout_s=2.0)
+    (found,) = scoring.score("mine", [Completion("")], 1)
+    assert found not in (None, 2 * os.getpid())
+    assert not {"rewards", "rewards.nested", "rewards.nested.mine"} & set(sys.modules)
+    assert scoring.custom["mine"].file == Path("rewards/nested/mine.py").resolve()
+
+
+def test_a_namespace_is_searched_as_well(own: Callable[..., Scoring]) -> None:
+    Path("rewards/far/away").mkdir(parents=True)
+    Path("rewards/__init__.py").touch()
+    Path("rewards/far/away/mine.py").write_text("def fine(completion):\n    return 1.0\n")
+    assert own("rewards.far.away.mine:fine", timeout_s=2.0).score("mine", [Completion("")], 1) == [1.0]
+
+
+def test_scores_are_the_same_for_any_number_of_workers_and_after_a_kill(own: Callable[..., Scoring]) -> None:
+    scoring = own("rewards/own.py:brevity", max_words=3, timeout_s=5.0)
+    completions = [Completion("a " * (number % 7)) for number in range(60)]
+    alone = scoring.score("mine", completions, 1)
+    with Pool(3) as pool:
+        scoring.custom["mine"].pool = pool
+        for worker in scoring.pool._team:
+            worker.process.kill()
+        assert scoring.score("mine", completions, 1) == alone

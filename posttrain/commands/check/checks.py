@@ -328,7 +328,9 @@ def preflight(params: Params, stage: str) -> None:
     faults = [finding for finding in found if finding.level == "fault"]
     if len(faults) == 1:
         (fault,) = faults
-        raise InputError(f"{fault.where} ({fault.name})", got=fault.saw, wanted=fault.why, do=fault.do)
+        where = fault.where if fault.name == "input" else f"{fault.where} ({fault.name})"
+        wanted = fault.why.removeprefix("Wanted ").removesuffix(".") if fault.name == "input" else fault.why
+        raise InputError(where, got=fault.saw, wanted=wanted, do=fault.do)
     if faults:
         raise InputError(
             "preflight",

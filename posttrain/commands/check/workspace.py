@@ -66,15 +66,25 @@ class Workspace:
         return load_tokenizer(str(folder), self.params.model)
 
     @cached_property
+    def _scoring(self) -> Scoring | InputError:
+        """A reward that hangs as its file is loaded does so once, not for each check."""
+        try:
+            return Scoring(self.params.rewards, self.params.verifier, self.params.launch.reward_workers)
+        except InputError as error:
+            return error
+
+    @property
     def scoring(self) -> Scoring:
-        return Scoring(self.params.rewards, self.params.verifier, self.params.launch.reward_workers)
+        if isinstance(self._scoring, InputError):
+            raise self._scoring
+        return self._scoring
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if "scoring" in vars(self):  # it has worker processes only if somebody asked for it
-            self.scoring.close()
+        if isinstance(scoring := vars(self).get("_scoring"), Scoring):  # it has worker processes
+            scoring.close()
 
     def score(self, texts: Sequence[str], rows: Sequence[dict[str, Any]], group_size: int) -> dict[str, list[Score]]:
         """Every reward of params for one text of each row; `group_size` in a row answer the same problem."""
