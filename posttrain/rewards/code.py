@@ -1,15 +1,23 @@
 """Does the declared program solve the problem? Decided by running it on the problem's test cases."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import re
+from typing import NamedTuple
 
 from posttrain.errors import InputError
 from posttrain.paths import PREPARED
 from posttrain.prompts import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
+from posttrain.rewards.cases import LANGUAGE, Case, read_cases
 from posttrain.rewards.completion import Completion, Score
 from posttrain.rewards.sandbox import Limits, isolation, run_program
+
+PYTHON = re.compile(r"py(thon)?(3(\.\d+)?)?", re.IGNORECASE)
+"""What models call the language."""
+
+IMPORTS = "\n".join(
+    f"from {module} import *"
+    for module in ("math", "string", "re", "collections", "heapq", "bisect", "itertools", "functools", "typing")
+)
 
 THREADS = 16
 FILE_MIB = 16
@@ -17,20 +25,12 @@ OUTPUT_MARGIN_KIB = 64
 """How much more than the expected output a program may print before it is ended."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """One run: what the program reads on stdin and has to print on stdout."""
-
-    input: str
-    output: str
-
-
 def code(completion: Completion, column: str, language: str, timeout_s: float, memory_mib: int) -> Score:
     """The share of test cases that the completion's program passes; 0.0 if it holds no program.
 
     The test cases are in `completion.row[column]`, see `read_cases`. A case is passed if the program exits with 0 and
-    prints the expected lines. Each case is a process of its own in `posttrain.rewards.sandbox`, one after another, with
-    Python's standard library and no more.
+    prints the expected lines, or its function returns the expected value. Each case is a process of its own in
+    `posttrain.rewards.sandbox`, one after another, with Python's standard library and no more.
 
     Time: a case times out after `timeout_s` seconds of CPU, or 3 timeout_s + 1 seconds in all. The program then runs no
     further case, and those count as failed. So one completion takes at most its number of cases times 3 timeout_s + 1
@@ -40,7 +40,7 @@ def code(completion: Completion, column: str, language: str, timeout_s: float, m
     prints only the first lines, or further ones, passes; gives 0.0 when its sandbox fails; and needs E2B or Morph.
     Here a fault of the data raises InputError, and no isolation or a sandbox that does not start raises too.
     """
-    if language != "python":
+    if language != LANGUAGE:
         raise ValueError(f"the reward code runs python, not {language!r}")
     isolation()  # a machine without it says so on the first completion, not on the first that holds a program
     try:
@@ -52,7 +52,7 @@ def code(completion: Completion, column: str, language: str, timeout_s: float, m
             wanted="test cases in the form that docs/rewards.md shows",
             do="mend the data, or name another column in rewards.code.column and prepare.columns.keep",
         ) from None
-    program = last_block(answer_part(completion.text), language)
+    program = last_block(answer_part(completion.text))
     if program is None:
         return 0.0
     passed = 0
@@ -64,8 +64,11 @@ def code(completion: Completion, column: str, language: str, timeout_s: float, m
             file_mib=FILE_MIB,
             output_kib=len(case.output.encode(errors="replace")) // 1024 + OUTPUT_MARGIN_KIB,
         )
-        outcome = run_program(program, case.input, limits)
-        passed += outcome.status == "ok" and same_output(outcome.stdout, case.output)
+        if case.function is None:
+            outcome = run_program(program, case.input, limits)
+        else:
+            outcome = run_program(calling(program), f"[{json.dumps(case.function)}, {case.input}]", limits)
+        passed += outcome.status == "ok" and right(case, outcome.stdout)
         if outcome.status == "timeout":
             break
     return passed / len(cases)
@@ -84,23 +87,74 @@ def answer_part(text: str) -> str:
     return "" if THINK_OPEN in rest else rest
 
 
-def last_block(text: str, language: str) -> str | None:
-    """The content of the last closed ```language block; None if there is none.
+def last_block(text: str) -> str | None:
+    """The program: the last closed block that is marked as Python, else the last without a language; None if neither.
 
-    A fence is a line of its own, so one within a string of the program ends nothing. One pass over the lines: a regular
+    A fence is a line of its own, at any indent, which its block's lines lose. One pass over the lines: a regular
     expression takes quadratic time on a completion that repeats the opening fence.
     """
-    block: str | None = None
-    lines: list[str] | None = None
+    marked = bare = None
+    opened: Fence | None = None
+    lines: list[str] = []
     for line in text.split("\n"):
-        fence = line.rstrip()
-        if lines is None:
-            lines = [] if fence == f"```{language}" else None
-        elif fence == "```":
-            block, lines = "\n".join(lines), None
+        fence = Fence.read(line)
+        if opened is None:
+            opened, lines = fence, []
+        elif fence is not None and not fence.language and fence.ticks >= opened.ticks:
+            if PYTHON.fullmatch(opened.language):
+                marked = "\n".join(lines)
+            elif not opened.language:
+                bare = "\n".join(lines)
+            opened = None
         else:
-            lines.append(line)
-    return block
+            lines.append(line[min(opened.indent, len(line) - len(line.lstrip())) :])
+    return bare if marked is None else marked
+
+
+class Fence(NamedTuple):
+    """A line that opens or closes a block: ```python, ```Python, ```py title="x", or bare."""
+
+    indent: int
+    ticks: int
+    language: str
+
+    @staticmethod
+    def read(line: str) -> "Fence | None":
+        told = line.strip()
+        words = told.lstrip("`")
+        if len(told) - len(words) < 3 or "`" in words:
+            return None
+        return Fence(len(line) - len(line.lstrip()), len(told) - len(words), (words.split() or [""])[0])
+
+
+def right(case: Case, printed: str) -> bool:
+    """Did the program print what the case asks for, or the function return it?"""
+    if case.function is None:
+        return same_output(printed, case.output)
+    try:
+        return json.loads(printed.rpartition("\n")[2]) in json.loads(case.output)
+    except (ValueError, RecursionError):  # it printed nothing, or no JSON
+        return False
+
+
+def calling(program: str) -> str:
+    """A program that calls a function of `program`, or a method of its class Solution, and prints what that returns.
+
+    Its stdin is the function's name and arguments as JSON. What `program` prints goes to stderr, and it finds the names
+    that LeetCode and LiveCodeBench import for it.
+    """
+    return f"""
+import io, json, sys
+out, sys.stdout = sys.stdout, sys.stderr
+name, arguments = json.loads(sys.stdin.read())
+sys.stdin = io.StringIO()
+space = {{"__name__": "solution"}}
+exec({IMPORTS!r}, space)
+exec(compile({program!r}, "<solution>", "exec"), space)
+function = getattr(space["Solution"](), name) if hasattr(space.get("Solution"), name) else space[name]
+value = json.dumps(function(*arguments), default=list)
+out.write("\\n" + value)
+"""
 
 
 def same_output(printed: str, expected: str) -> bool:
@@ -110,44 +164,3 @@ def same_output(printed: str, expected: str) -> bool:
 
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().split("\n")]
-
-
-def read_cases(row: Mapping[str, Any], column: str, language: str) -> list[Case]:
-    """Read `row[column]`: a list of {"input", "output"}, or {"language", "test_cases": that list}, or either as JSON.
-
-    The mapping is the form of open-r1's data, where each case also has "type": "stdin_stdout".
-
-    Raises: ValueError, which names what is wrong.
-    """
-    if column not in row:
-        raise ValueError(f"the row has no column {column!r} with test cases; it has {sorted(row)}")
-    where, value = f"column {column!r}", row[column]
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: a text that is no JSON: {error}") from None
-    if isinstance(value, Mapping):
-        if value.get("language", language) != language:
-            raise ValueError(f"{where}: test cases for {value['language']!r}, while the reward runs {language!r}")
-        where, value = f"{where}, key 'test_cases'", value.get("test_cases")
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{where}: a list of at least one test case is wanted, not {_short(value)}")
-    return [_case(case, f"{where}, case {index}") for index, case in enumerate(value)]
-
-
-def _case(case: object, where: str) -> Case:
-    if not isinstance(case, Mapping):
-        raise ValueError(f"{where}: a mapping with 'input' and 'output' is wanted, not {_short(case)}")
-    kind = case.get("type", "stdin_stdout")
-    if kind != "stdin_stdout":
-        raise ValueError(f"{where}: its type is {kind!r}; only 'stdin_stdout' is known")
-    for key in ("input", "output"):
-        if not isinstance(case.get(key), str):
-            raise ValueError(f"{where}: {key!r} is a text, not {_short(case.get(key))}")
-    return Case(input=case["input"], output=case["output"])
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -80,8 +80,14 @@ def earns(text: str, cases: object = SUMS, timeout_s: float = 5) -> float | None
         (f"{block('print(4)')}\n{block(ADD)}", 1.0),  # the last block counts
         (f"{block(ADD)}\n{block('print(4)')}", 0.0),
         (f"{block(ADD)}\n{block('3', 'text')}", 1.0),  # ... of this language
-        (block(ADD, "python3"), 0.0),
-        (block(ADD, ""), 0.0),
+        *((block(ADD, name), 1.0) for name in ("python3", "py", "Python", "PYTHON", "Py", "python3.11", "")),
+        *((block(ADD, name), 1.0) for name in ('python title="a.py"', " python", "python ")),
+        *((block(ADD, name), 0.0) for name in ("cpp", "text", "pyret", "python2")),
+        (f"{block(ADD)}\n{block('print(4)', '')}", 1.0),  # bare blocks count where none is marked
+        (f"{block('print(4)', '')}\n{block(ADD, '')}\n", 1.0),
+        (f"{block(ADD, '')}\n{block('3', 'text')}\n", 1.0),
+        (f"1. So:\n\n{textwrap.indent(block(ADD), '   ')}\n", 1.0),  # in a list
+        (f"````python\n{ADD}\ns = '''\n```\n'''\n````\n", 1.0),  # a longer fence holds a shorter one
         (f"{block(ADD)}\n```python\nprint(", 1.0),  # a block that is cut off is none
         (block(ADD).replace("\n", "\r\n"), 1.0),
         # How does it end?
@@ -153,7 +159,16 @@ def test_test_cases_are_a_list_or_open_r1s_mapping_or_json_of_either(cases: obje
         ([*SUMS, "x"], "case 2: a mapping"),
         ([{"input": "1"}], "case 0: 'output' is a text, not None"),
         ([{"input": 1, "output": "1"}], "case 0: 'input' is a text, not 1"),
-        ([{"input": "1", "output": "1", "type": "function_call"}], "'function_call'"),
+        ([{"input": "1", "output": "1", "type": "function_call"}], "'function_call', and no 'fn_name'"),
+        ([{"input": "1", "output": "1", "type": "interactive"}], "case 0: its type is 'interactive'; known are"),
+        ([{"input": 1, "output": "1", "fn_name": "f"}], "case 0: 'input' is a list of arguments"),
+        ([{"input": "x", "output": "1", "fn_name": "f"}], "case 0, 'input': a text that is no JSON"),
+        ([{"input": [1], "fn_name": "f"}], "case 0: a mapping with 'input' and 'output'"),
+        ({"inputs": ["1"], "outputs": []}, "lists of the same length, at least one, not ['1'] and []"),
+        ({"inputs": ["1"]}, "not ['1'] and None"),
+        ({"inputs": [1], "outputs": ["1"]}, "case 0: 'input' is a text, not 1"),
+        ("eJxrYJmqz8gABTP1AQ==", "a text that is no JSON"),
+        ("[" * 100_000, "a text that is no JSON"),
     ],
 )
 def test_a_fault_of_the_data_is_no_score(cases: object, named: str) -> None:
@@ -161,6 +176,76 @@ def test_a_fault_of_the_data_is_no_score(cases: object, named: str) -> None:
         with pytest.raises(ValueError, match="column 'tests'") as raised:
             earns(text, cases)
         assert named in str(raised.value)
+
+
+SOLUTION = """
+class Solution:
+    def addAll(self, numbers: List[int], start: int) -> int:
+        print("noise")
+        return reduce(lambda a, b: a + b, numbers, start)
+"""
+PLAIN = "def addAll(numbers, start):\n    return sum(numbers) + start\n"
+MAIN = PLAIN + "if __name__ == '__main__':\n    print(addAll(eval(input()), 0))\n"
+
+
+@needs_isolation
+@pytest.mark.parametrize(
+    "cases",
+    [
+        {"inputs": [[[1, 2], 3], [[], 0]], "outputs": [6, 0], "fn_name": "addAll"},  # APPS, TACO
+        {"inputs": [[[1, 2], 3], [[], 0]], "outputs": [[6], [0]], "fn_name": "Solution.addAll"},
+        [
+            {"input": "[1, 2]\n3", "output": "6", "testtype": "functional", "metadata": {"func_name": "addAll"}},
+            {"input": "[]\n0\n", "output": "0", "testtype": "functional", "metadata": '{"func_name": "addAll"}'},
+        ],  # LiveCodeBench
+        {
+            "language": "python",
+            "test_cases": [
+                {"fn_name": "addAll", "input": [[1, 2], 3], "output": 6, "type": "function_call"},
+                {"fn_name": "addAll", "input": [[], 0], "output": [0], "type": "function_call"},
+            ],
+        },
+    ],
+)
+def test_functions_are_called_in_the_layouts_that_data_sets_have(cases: object) -> None:
+    for program in (SOLUTION, PLAIN, MAIN):
+        assert earns(answer(program), cases) == 1.0
+    assert earns(answer(SOLUTION), json.dumps(cases)) == 1.0
+    assert earns(answer(PLAIN.replace("+ start", "")), cases) == 0.5
+    for wrong in ("x = 1", "addAll = 3", "def addAll(numbers, start): exit()", "print(6)", "def addAll(n, s): 1/0"):
+        assert earns(answer(wrong), cases) == 0.0
+
+
+@needs_isolation
+def test_what_a_function_returns_is_compared_as_data() -> None:
+    def returned(value: str, expected: object) -> float | None:
+        cases = {"inputs": [[]], "outputs": [expected], "fn_name": "f"}
+        return earns(answer(f"def f():\n    return {value}"), cases)
+
+    assert returned("(1, 2)", [1, 2]) == 1.0
+    assert returned("{'a': None}", {"a": None}) == 1.0
+    assert returned("'abc'", "abc") == 1.0
+    assert returned("'12'", "12") == 1.0
+    assert returned("{1}", [1]) == 1.0
+    assert returned("1", [1, 2]) == 0.0
+    assert returned("object()", 1) == 0.0
+    assert returned("None", None) == 1.0
+    assert returned("10**5000", 10**100) == 0.0
+
+
+@needs_isolation
+def test_a_livecodebench_row_names_its_function_in_a_column_of_its_own() -> None:
+    row = {
+        "tests": json.dumps([{"input": "[1, 2]\n3", "output": "6", "testtype": "functional"}]),
+        "metadata": '{"func_name": "addAll"}',
+    }
+    assert code(Completion(answer(SOLUTION), row=row), "tests", "python", 5, 256) == 1.0
+
+
+@needs_isolation
+def test_inputs_may_be_lists_of_lines() -> None:
+    echo = "import sys\nprint(sys.stdin.read())"
+    assert earns(answer(echo), {"inputs": [["1", "2"], "3"], "outputs": [["1", "2"], "3"]}) == 1.0
 
 
 @needs_isolation
@@ -183,12 +268,13 @@ def test_a_program_that_times_out_runs_no_further_case() -> None:
 def test_blocks_are_found_in_one_pass() -> None:
     """A regular expression takes minutes for this."""
     start = time.monotonic()
-    assert last_block("```python\n" * 200_000, "python") is None
+    assert last_block("```python\n" * 200_000) is None
+    assert last_block("```" + "a" * 2_000_000 + "`") is None
     assert time.monotonic() - start < 2
 
 
 def test_a_program_may_hold_a_fence_in_a_string() -> None:
-    assert last_block(block("print('```')"), "python") == "print('```')"
+    assert last_block(block("print('```')")) == "print('```')"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
