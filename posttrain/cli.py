@@ -90,9 +90,9 @@ def parser() -> argparse.ArgumentParser:
     launch.set_defaults(run=run_launch)
     text = "did GRPO gain what params ask for? exit code 3 if not"
     commands.add_parser("gate", help=text, description=text).set_defaults(run=run_gate)
-    text = "score completions in a .jsonl file with the rewards of params.yaml: a table and histograms"
+    text = "score completions in a .jsonl or .parquet file with the rewards of params.yaml: a table and histograms"
     rewards = commands.add_parser("rewards", help=text, description=text)
-    rewards.add_argument("file", metavar="FILE", help='lines of {"prompt", "completion", "gold"}')
+    rewards.add_argument("file", metavar="FILE", help="rows of prompt, completion, gold; or what a stage wrote")
     rewards.add_argument("--tokenizer", metavar="FOLDER", help="counts tokens where the file has no `tokens` column")
     rewards.set_defaults(run=run_rewards)
     text = "what killed runs of sft and grpo go on from, and which params it belongs to"

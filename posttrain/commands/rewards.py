@@ -1,7 +1,8 @@
 """`posttrain rewards FILE`: what the rewards of params.yaml say about completions that you have.
 
-Reads   a .jsonl file: {"prompt", "completion", "gold"} a line, with "tokens" and further columns if rewards need them;
-        `problem` and `answer` do as well, and prompt and completion may be lists of chat messages
+Reads   a .jsonl or Parquet file with the columns prompt, completion and gold, and tokens and further ones if rewards
+        need them; `problem` and `answer` do as well, and prompt and completion may be lists of chat messages; or what
+        the stages publish: results/grpo/completions.parquet, results/{sft,grpo,evaluate}/samples.jsonl
 Writes  nothing; prints a table and the histogram of each reward
 """
 
@@ -10,25 +11,26 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from posttrain.data.sources import Row, read_lines
+from posttrain.commands.completion_rows import no_column, read_completions
+from posttrain.data.sources import Row
 from posttrain.errors import InputError
 from posttrain.judge.answers import declared_answer
 from posttrain.params.schema import Params
 from posttrain.rewards.scoring import Completion, Score, Scoring, total
 
 NEED_TOKENS = ("cosine", "length", "soft_overlong_punishment")
+NEED_GOLD = ("accuracy", "cosine", "length")
 BINS = 10
 BAR_CHARS = 40
 
 
 def audit(path: Path, params: Params, tokenizer: str | None) -> None:
-    """Score the file and print what came out. Completions of one prompt and gold are one group, wherever they stand.
+    """Score the file and print what came out. Completions of one prompt and gold, of one step or model, are a group.
 
     Raises: InputError naming the line that cannot be scored.
     """
-    rows = [to_row(row, f"{path}: line {number}") for number, row in enumerate(read_lines(path), start=1)]
-    if not rows:
-        raise InputError(str(path), got="no rows", wanted="one JSON object a line", do="check the file")
+    rows = read_completions(path)
+    require_golds(rows, params, path)
     texts = [row.pop("completion") for row in rows]
     lengths_T = count_tokens(rows, texts, params, tokenizer, path)
     with Scoring(params.rewards, params.verifier, params.launch.reward_workers) as scoring:
@@ -38,30 +40,11 @@ def audit(path: Path, params: Params, tokenizer: str | None) -> None:
         show(completions, scores, scoring.weights)
 
 
-def to_row(row: Row, where: str) -> Row:
-    """The row as rewards see it: `problem`, `answer`, `completion` as text, other columns as they are.
-
-    Raises: InputError
-    """
-    problem, completion = row.get("problem", row.get("prompt", "")), row.get("completion")
-    gold = row.get("answer", row.get("gold", ""))
-    found = {"prompt": last_content(problem), "completion": last_content(completion), "gold": gold}
-    for column, value in found.items():
-        if not isinstance(value, str):
-            raise InputError(
-                where,
-                got=f"`{column}` is {row.get(column)!r:.60}",
-                wanted="text, or a list of chat messages",
-                do="give each line a prompt, a completion and a gold",
-            )
-    return {**row, "problem": found["prompt"], "completion": found["completion"], "answer": found["gold"].strip()}
-
-
-def last_content(messages: Any) -> Any:
-    """The text of the last chat message; anything that is no list of messages as it is."""
-    if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
-        return messages[-1].get("content")
-    return messages
+def require_golds(rows: list[Row], params: Params, path: Path) -> None:
+    """Raises: InputError if no row has a gold and a reward needs one."""
+    needing = [name for name in NEED_GOLD if name in params.rewards.named()]
+    if needing and not any(row["answer"] for row in rows):
+        raise no_column(rows[0], "gold", str(path), needing)
 
 
 def count_tokens(rows: list[Row], texts: list[str], params: Params, tokenizer: str | None, path: Path) -> list[int]:
@@ -98,9 +81,10 @@ def require_readable(rows: list[Row], scoring: Scoring, path: Path) -> None:
 
 def score_groups(scoring: Scoring, completions: list[Completion]) -> dict[str, list[Score]]:
     """Scores in the order of the file."""
-    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for number, completion in enumerate(completions):
-        groups[completion.problem, completion.gold].append(number)
+        of = (completion.row.get("step"), completion.row.get("source"))
+        groups[(completion.problem, completion.gold, *map(str, of))].append(number)
     scores: dict[str, list[Score]] = {name: [None] * len(completions) for name in scoring.params}
     for name in scoring.params:
         if not scoring.takes_group(name):
@@ -122,6 +106,10 @@ def show(completions: list[Completion], scores: dict[str, list[Score]], weights:
     declared = sum(declared_answer(completion.text) is not None for completion in completions)
     verdicts = Counter(completion.correct for completion in completions if completion.gold)
     print(f"rewards | {len(completions)} completions of {problems} problems | {declared} declare an answer")
+    for source in dict.fromkeys(completion.row.get("source") for completion in completions):
+        if source is not None:
+            right = [completion.correct is True for completion in completions if completion.row.get("source") == source]
+            print(f"rewards | {source!r:.40}: right {sum(right)} of {len(right)}")
     print(f"rewards | right {verdicts[True]} | wrong {verdicts[False]} | no verdict {verdicts[None]}")
     totals = [total({name: scores[name][number] for name in scores}, weights) for number in range(len(completions))]
     print(f"\n{'reward':26}{'weight':>8}{'mean':>10}{'std':>10}{'min':>10}{'max':>10}{'none':>7}")

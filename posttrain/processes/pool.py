@@ -52,6 +52,9 @@ STARTS = 20
 GRACE_S = 5.0
 """Seconds for a worker to end by itself."""
 
+LOOK_S = 0.02
+"""Seconds to the next look at a call that has slept enough, and runs just now."""
+
 REPLY_MIB = 64
 TEXT_CHARS = 2000
 """Length of an error's text."""
@@ -150,9 +153,9 @@ class Pool(Closing):
             self._hear(worker, batch)
         for worker in [worker for worker in self._team if worker.number is not None]:
             if worker.due <= time.monotonic() and (over := worker.overdue(batch)):
-                number = worker.number
                 self._dismiss(worker)
-                batch.enter(number, Lost("timeout", over))
+                assert worker.number is not None
+                batch.enter(worker.number, Lost("timeout", over))
 
     def _patience_s(self, batch: "Batch") -> float:
         dues = [worker.due for worker in self._team if worker.number is not None]
@@ -281,10 +284,10 @@ class Worker:
             return f"more than {batch.wall_s:g} s"
         self.due = self.began + batch.wall_s
         if batch.asleep_s is not None and (awake := awake_s(self.process.pid)) is not None:
-            asleep = wall - (awake - self.awake_before)
-            if asleep > batch.asleep_s:
+            left = batch.asleep_s - wall + (awake - self.awake_before)
+            if left < 0 and not runs(self.process.pid):
                 return f"more than {batch.asleep_s:g} s asleep"
-            self.due = min(self.due, now + batch.asleep_s - asleep + 0.001)
+            self.due = min(self.due, now + max(left, LOOK_S))
         return None
 
     def end(self, grace_s: float) -> int | None:
@@ -324,6 +327,14 @@ def awake_s(pid: int | None) -> float | None:
     return (int(computed_ns) + int(waited_ns)) / 1e9
 
 
+def runs(pid: int | None) -> bool:
+    """Is it running, or would it? Time for which a container's quota holds a process back is nowhere counted."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "R"
+    except (OSError, IndexError):
+        return False
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # In a worker
 
@@ -332,13 +343,11 @@ def serve(pipe: Connection) -> None:
     """Hello, then one reply for each call, until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who asks
     start_worker()
-    pipe.send_bytes(b"{}")
-    while True:
-        try:
-            cpu_s, function, arguments = pickle.loads(pipe.recv_bytes())
-        except EOFError:
-            return
-        pipe.send_bytes(answer(cpu_s, function, arguments))
+    with contextlib.suppress(OSError, EOFError):  # who asked has closed the pipe
+        pipe.send_bytes(b"{}")
+        while True:
+            message = pipe.recv_bytes()
+            pipe.send_bytes(answer(*pickle.loads(message)))
 
 
 def answer(cpu_s: float, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:

@@ -393,13 +393,15 @@ def test_another_spelling_of_the_gold_is_no_wrong_answer(project: Path, params_w
     assert levels(check.check_rewards(work)) == {"ok"}
 
 
-def test_every_kind_of_reward_is_tried_on_groups(project: Path, params_with: ParamsWith) -> None:
+def test_every_kind_of_reward_is_tried_on_groups(
+    project: Path, params_with: ParamsWith, capfd: pytest.CaptureFixture[str]
+) -> None:
     prepare(project)
     Path("rewards").mkdir()
     Path("rewards/own.py").write_text(
         "def brevity(completion, limit):\n    return float(len(completion.text) < limit)\n"
     )
-    own = {"weight": 0.5, "function": "rewards/own.py:brevity", "timeout_s": 5, "limit": 60}
+    own = {"weight": 0.5, "function": "rewards/own.py:brevity", "timeout_s": 2, "limit": 60}
     params = params_with({"rewards.length": {"weight": 0.2}, "rewards.brevity": own})
     found = by_name(check.findings(params, "grpo"))
     assert found["reward length"].level == "ok"  # shorter than the rest of its group, which has to be one
@@ -408,6 +410,14 @@ def test_every_kind_of_reward_is_tried_on_groups(project: Path, params_with: Par
     faults = [finding for finding in check.findings(params, "grpo") if finding.level == "fault"]
     assert [finding.name for finding in faults] == ["input"]
     assert "ZeroDivisionError" in faults[0].saw
+    with pytest.raises(InputError) as error:
+        check.preflight(params, "grpo")
+    assert str(error.value).startswith("rewards/own.py:brevity (rewards.brevity)\n")
+    assert "\n  wanted  a finite number or None, within rewards.brevity.timeout_s\n" in str(error.value)
+    Path("rewards/own.py").write_text("import os\nos.write(2, b'loaded\\n')\nwhile True: pass\n")
+    with pytest.raises(InputError, match="more than 2 s of CPU"):
+        check.preflight(params, "grpo")
+    assert capfd.readouterr().err.count("loaded") == 1  # not once for each check that asks for rewards
 
 
 def plan_of(work: check.Workspace, monkeypatch: pytest.MonkeyPatch) -> Plan:
