@@ -102,7 +102,8 @@ def batch(function: Callable[..., Any], completions: list[Completion], parameter
     """
     signature = inspect.signature(function)
     columns = dict.fromkeys(name for completion in completions for name in completion.row)
-    given: dict[str, Any] = {name: [completion.row.get(name) for completion in completions] for name in columns}
+    given: dict[str, Any] = {"tokens": [completion.tokens for completion in completions]}
+    given |= {name: [completion.row.get(name) for completion in completions] for name in columns}
     for name in ("prompt", "completion"):
         given.pop(name, None)
     given["prompts"] = turns("user", [completion.problem for completion in completions], signature, "prompts")
