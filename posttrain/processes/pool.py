@@ -98,7 +98,8 @@ class Pool(Closing):
         self.workers = workers
         self._lock = threading.Lock()
         self._team: list[Worker] = []
-        weakref.finalize(self, end_all, self._team)  # also at the interpreter's end, which would wait for workers
+        # Also at the interpreter's end, which would wait for workers; not in a fork of it, which has none.
+        weakref.finalize(self, end_all, self._team, os.getpid())
 
     def run(
         self,
@@ -189,7 +190,7 @@ class Pool(Closing):
     def close(self) -> None:
         """End the workers. The next call starts new ones."""
         with self._lock:
-            end_all(self._team)
+            end_all(self._team, os.getpid())
 
 
 class Batch:
@@ -301,7 +302,9 @@ class Worker:
         return self.process.exitcode
 
 
-def end_all(team: list[Worker]) -> None:
+def end_all(team: list[Worker], owner: int) -> None:
+    if os.getpid() != owner:
+        return
     for worker in team:
         worker.pipe.close()
     while team:
