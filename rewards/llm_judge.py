@@ -64,6 +64,7 @@ async def llm_judge(
     key = os.environ.get("JUDGE_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     limits = httpx.Limits(max_connections=AT_ONCE)
+    # trust_env=False: a proxy of the shell's would be asked for a server on this machine, too.
     async with httpx.AsyncClient(headers=headers, timeout=request_timeout_s, limits=limits, trust_env=False) as client:
         questions = [
             QUESTION.format(problem=prompt[-1]["content"], gold=gold, text=completion[-1]["content"])

@@ -86,7 +86,8 @@ class Verifier(Closing):
         """For each gold: can math-verify read it, in time? Asked once in a run, like a verdict."""
         unknown = [gold for gold in dict.fromkeys(golds) if number(gold) is None and gold not in self._readable]
         found = self.pool.run(can_read, [(gold,) for gold in unknown], self.timeout_s)
-        self._readable |= {gold: value is True for gold, value in zip(unknown, found, strict=True)}
+        asked = zip(unknown, found, strict=True)
+        self._readable |= {gold: value is True for gold, value in asked if getattr(value, "why", "") != "crash"}
         return [self._readable.get(gold, True) for gold in golds]
 
     def _decide(self, pairs: list[Pair]) -> None:
