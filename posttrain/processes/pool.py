@@ -21,6 +21,7 @@ import multiprocessing
 import os
 import pickle
 import resource
+import selectors
 import signal
 import sys
 import threading
@@ -30,7 +31,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -98,6 +99,7 @@ class Pool(Closing):
         self.workers = workers
         self._lock = threading.Lock()
         self._team: list[Worker] = []
+        self._ears = selectors.DefaultSelector()  # kept, because making one takes as long as the rest of a call
         # Also at the interpreter's end, which would wait for workers; not in a fork of it, which has none.
         weakref.finalize(self, end_all, self._team, os.getpid())
 
@@ -139,7 +141,7 @@ class Pool(Closing):
         wanted = min(self.workers, batch.left)
         while len(self._team) < wanted and time.monotonic() >= batch.start_after:
             try:
-                self._team.append(Worker())
+                self._team.append(Worker(self._ears))
             except (OSError, EOFError):  # the fork server died just now; the next start makes a new one
                 batch.failed_start()
         for worker in self._team:
@@ -148,9 +150,8 @@ class Pool(Closing):
 
     def _listen(self, batch: "Batch") -> None:
         """Take what workers say until the next clock may run out, and replace those that are gone."""
-        sources = {source: worker for worker in self._team for source in (worker.pipe, worker.process.sentinel)}
-        heard = wait(list(sources), self._patience_s(batch))
-        for worker in dict.fromkeys(sources[source] for source in heard):  # type: ignore[index]
+        heard = self._ears.select(self._patience_s(batch))
+        for worker in dict.fromkeys(key.data for key, _ in heard):
             self._hear(worker, batch)
         for worker in [worker for worker in self._team if worker.number is not None]:
             if worker.due <= time.monotonic() and (over := worker.overdue(batch)):
@@ -238,7 +239,7 @@ class Batch:
 class Worker:
     """One process and the pipe to it, from the side of who asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, ears: selectors.BaseSelector) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__, WARM])
         self.pipe, theirs = context.Pipe()
@@ -250,6 +251,9 @@ class Worker:
             raise
         finally:
             theirs.close()
+        self.ears = ears
+        for source in (self.pipe, self.process.sentinel):
+            ears.register(source, selectors.EVENT_READ, self)
         self.ready = self.gone = False
         self.number: int | None = None
         """Of the call that it is at."""
@@ -293,6 +297,8 @@ class Worker:
 
     def end(self, grace_s: float) -> int | None:
         """Close its pipe, which ends it, or kill it after `grace_s`; its exit code."""
+        for source in (self.pipe, self.process.sentinel):
+            self.ears.unregister(source)
         self.pipe.close()
         self.process.join(grace_s)
         if self.process.exitcode is None:
@@ -305,8 +311,6 @@ class Worker:
 def end_all(team: list[Worker], owner: int) -> None:
     if os.getpid() != owner:
         return
-    for worker in team:
-        worker.pipe.close()
     while team:
         worker = team.pop()
         worker.end(0.2 if worker.number is None else 0)
