@@ -172,7 +172,8 @@ class Pool(Closing):
         if reply is None:
             code = self._dismiss(worker)
             if number is None:
-                batch.failed_start() if not worker.ready else None
+                if not worker.ready:
+                    batch.failed_start()
             elif code == -signal.SIGPROF:
                 batch.enter(number, Lost("timeout", f"more than {batch.cpu_s:g} s of CPU"))
             elif code not in KILLED or not batch.try_again(number):
@@ -328,7 +329,8 @@ def ended(code: int | None) -> str:
 def awake_s(pid: int | None) -> float | None:
     """Seconds for which a process has computed or waited for a processor; None where the kernel does not say."""
     try:
-        computed_ns, waited_ns, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+        with open(f"/proc/{pid}/schedstat", "rb", buffering=0) as file:  # noqa: PTH123  for each call: half the time
+            computed_ns, waited_ns, _ = file.read().split()
     except (OSError, ValueError):
         return None
     return (int(computed_ns) + int(waited_ns)) / 1e9
