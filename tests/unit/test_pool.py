@@ -123,7 +123,7 @@ def test_a_verdict_lost_by_kills_is_asked_again_in_the_next_batch(
 
 
 def test_workers_that_cannot_start_end_the_batch_and_raise_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> None:
+    def refuse(*_: object) -> None:
         raise EOFError
 
     monkeypatch.setattr(pool_module.Worker, "__init__", refuse)
