@@ -141,8 +141,7 @@ def test_the_completions_that_grpo_keeps_are_read(project: Path, capsys: pytest.
     kept = KeptCompletions(1, ["accuracy"], lambda: batch)
     for step in (1, 2):
         kept.on_step_end(None, SimpleNamespace(global_step=step), None)  # type: ignore[arg-type]
-    Path("out").mkdir()
-    kept.publish(Path("out"))
+    kept.publish()
     use(project, "{accuracy: {weight: 1.0}, length: {weight: 0.0}}")
     assert main(["rewards", "results/grpo/completions.parquet"]) == 2
     assert "no `tokens` column" in capsys.readouterr().err
