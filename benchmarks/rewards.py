@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from posttrain.judge.answers import declared_answer  # noqa: E402
-from posttrain.judge.verifier import Verifier, read  # noqa: E402
+from posttrain.judge.text import plain  # noqa: E402
+from posttrain.judge.values import read  # noqa: E402
+from posttrain.judge.verifier import Verifier, can_read  # noqa: E402
 from posttrain.prompts import completion_text  # noqa: E402
 from tests.hostile import hostile  # noqa: E402
 from tests.pairs import GSM8K_STYLE, MATH_STYLE, difference, pairs  # noqa: E402
@@ -81,7 +83,7 @@ def our_way(verifier: Verifier, items: Batch) -> list[bool | None]:
 
 
 def throughput(workers: int) -> None:
-    math = [gold for gold in MATH_STYLE if read(gold)]
+    math = [gold for gold in MATH_STYLE if can_read(gold)]
     math += [gold for gold in GSM8K_STYLE * 9 if gold.isdigit()][
         : len(math) * 3 // 2
     ]  # three of five are plain integers
@@ -122,7 +124,7 @@ def throughput(workers: int) -> None:
             theirs, ours, again = [], [], []
             for seed in range(1, 4 if shape[0] > 1 else 22):
                 items = batch(*shape, seed)
-                verifier._known.clear()
+                forget(verifier)
                 ours.append(seconds_of(lambda: our_way(verifier, items)))  # noqa: B023
                 again.append(seconds_of(lambda: our_way(verifier, items)))  # noqa: B023
                 theirs.append(seconds_of(lambda: open_r1_way(items)))  # noqa: B023
@@ -131,6 +133,16 @@ def throughput(workers: int) -> None:
                 f"{name:30}{statistics.median(theirs):>11.4f}{statistics.median(ours):>9.4f}{ratio:>8.1f}"
                 f"{statistics.median(again):>10.4f}"
             )
+
+
+def forget(verifier: Verifier) -> None:
+    """Nothing of earlier batches is known, neither here nor in the workers, which are new."""
+    verifier.close()
+    verifier._known.clear()
+    plain.cache_clear()
+    read.cache_clear()
+    for number in range(4):
+        verifier.verdicts([("\\tan 30", f"\\tan {number}")])
 
 
 def seconds_of(function: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""Stage 4: models/sft and models/grpo on the held-out problems, judged by lighteval, compared with statistics.
+"""Stage 4: models/sft and models/grpo on the held-out problems, judged as in training, compared with statistics.
 
 Reads   models/sft/, models/grpo/, the base if `evaluate.base`, data/prepared/test.jsonl; the `model`, `prompts`,
         `verifier` and `evaluate` sections
@@ -53,7 +53,7 @@ def run(params: Params) -> None:
             outcome["versions"]["vllm"] = vllm
         with Verifier(params.verifier.timeout_s, 1.0, params.launch.reward_workers) as verifier:
             samples = join(problems, outcome, verifier)
-        metrics = summary(samples, outcome, params)
+            metrics = summary(samples, outcome, params, verifier)
     with beside(paths.EVALUATE_RESULTS) as out:
         write_json(out / "metrics.json", metrics)
         write_jsonl(out / "samples.jsonl", samples)

@@ -13,6 +13,7 @@ from collections import Counter
 
 from posttrain.data.problems import (
     BUILT_IN,
+    Examples,
     built_in,
     cap,
     decontaminate,
@@ -33,10 +34,12 @@ def run(params: Params) -> None:
     """Prepare and publish data/prepared."""
     began, made_from = time.monotonic(), Origin("prepare", params).record
     dropped: Counter[str] = Counter()
+    examples: Examples = {}
     train, test = built_in(params) if params.prepare.dataset == BUILT_IN else from_source(params.prepare, dropped)
     if params.prepare.dataset == BUILT_IN or params.prepare.columns.answer is not None:
         with Verifier(params.verifier.timeout_s, 1.0, params.launch.reward_workers) as verifier:
-            train, test = (gradable(problems, verifier, dropped) for problems in (train, test))
+            kinds = params.prepare.drop_golds
+            train, test = (gradable(problems, kinds, verifier, dropped, examples) for problems in (train, test))
     test, train = deduplicate(test, dropped), deduplicate(train, dropped)
     train = cap(decontaminate(train, test, dropped), params.prepare.max_train, dropped)
     test = cap(test, params.prepare.max_test, dropped)
@@ -51,9 +54,10 @@ def run(params: Params) -> None:
     with beside(PREPARED) as out:
         for name, value in rows.items():
             write_jsonl(out / f"{name}.jsonl", value)
-        publish(out, PREPARED, made_from | {"rows": counts, "dropped": dict(+dropped)})
+        publish(out, PREPARED, made_from | {"rows": counts, "dropped": dict(+dropped), "examples": examples})
     log_run("prepare", seconds=time.monotonic() - began)
     print(f"prepare | {counts['train']} training problems with {counts['sft']} traces | {counts['test']} held out")
     for reason, number in sorted((+dropped).items()):
-        print(f"prepare | left out: {number} {reason}")
+        shown = f", for instance {', '.join(map(repr, examples[reason]))}" if reason in examples else ""
+        print(f"prepare | left out: {number} {reason}{shown}")
     print(f"prepare | wrote {PREPARED}/ | next: posttrain sft")

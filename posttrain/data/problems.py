@@ -4,24 +4,31 @@ import hashlib
 import random
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 from posttrain.data.equations import equations, teacher_trace
 from posttrain.data.sources import Row, load_rows
 from posttrain.errors import InputError
+from posttrain.judge.kinds import Kind, kind_of
 from posttrain.judge.verifier import Verifier
 from posttrain.params.schema import Params, Prepare
 from posttrain.prompts import completion_text
 
 BUILT_IN = "equations"
 
+EXAMPLES = 5
+EXAMPLE_CHARS = 80
+Examples = dict[str, list[str]]
+"""Golds left out, a few for each reason."""
+
 
 @dataclass(frozen=True)
 class Problem:
     text: str
     answer: str
-    """The gold, as math-verify reads it."""
+    """The gold, as the source writes it."""
     completions: tuple[str, ...]
     """What SFT imitates; empty for test problems."""
     kept: tuple[tuple[str, Any], ...] = ()
@@ -95,11 +102,22 @@ def normalise(rows: list[Row], params: Prepare, dropped: Counter[str]) -> list[P
     return problems
 
 
-def gradable(problems: list[Problem], verifier: Verifier, dropped: Counter[str]) -> list[Problem]:
-    """Those whose gold math-verify can read: a reward against an unreadable gold would be noise."""
+def gradable(
+    problems: list[Problem], kinds: Collection[Kind], verifier: Verifier, dropped: Counter[str], examples: Examples
+) -> list[Problem]:
+    """Those whose gold an answer can meet, and is of none of the kinds to leave out: other rewards would be noise."""
     readable = verifier.readable([problem.answer for problem in problems])
-    kept = [problem for problem, can in zip(problems, readable, strict=True) if can]
-    dropped["with a gold answer that math-verify cannot read"] += len(problems) - len(kept)
+    kept = []
+    for problem, can in zip(problems, readable, strict=True):
+        kind = kind_of(problem.answer) if can else None
+        if can and kind not in kinds:
+            kept.append(problem)
+            continue
+        reason = f"with a gold that is {kind} (prepare.drop_golds)" if can else "with a gold that the judge cannot read"
+        dropped[reason] += 1
+        shown = examples.setdefault(reason, [])
+        if len(shown) < EXAMPLES and problem.answer not in shown:
+            shown.append(problem.answer[:EXAMPLE_CHARS])
     return kept
 
 

@@ -1,7 +1,8 @@
 """lighteval 0.13.0 through its Python API, in its own environment: `python lighteval_runner.py SPEC.json OUT.json`
 
 Reads   the spec that posttrain/evaluation/lighteval_process.py writes: models, one task, sampling
-Writes  OUT.json, whole or not at all: lighteval's metrics and every completion with lighteval's verdict
+Writes  OUT.json, whole or not at all: lighteval's metrics and every completion with lighteval's verdict, which is
+        recorded beside ours (posttrain/evaluation/metrics.py)
 Exit    3 if the answer cannot be trusted (rows lost, samples missing, nothing generated)
 
 Not lighteval's command line, because on this path it returns wrong numbers without a word: it reuses predictions of
@@ -225,8 +226,6 @@ def comparator(verdicts: dict[tuple[str, str], float]) -> Any:
     from lighteval.metrics.dynamic_metrics import MultilingualExtractiveMatchMetric
     from lighteval.metrics.utils.extractive_match_utils import LatexExtractionConfig
 
-    from posttrain.judge.answers import is_evaluated
-
     extraction = (LatexExtractionConfig(boxed_match_priority=0),)
     match = MultilingualExtractiveMatchMetric(
         fallback_mode="no_fallback",
@@ -238,8 +237,7 @@ def comparator(verdicts: dict[tuple[str, str], float]) -> Any:
     def compare(doc: Any, model_response: Any) -> float:
         key = (doc.choices[0], model_response.final_text[0])
         if key not in verdicts:
-            sound = bool(key[1]) and is_evaluated(unboxed(key[1]), unboxed(key[0]))
-            verdicts[key] = match.compute(doc, model_response) if sound else 0.0
+            verdicts[key] = match.compute(doc, model_response) if key[1] else 0.0
         return verdicts[key]
 
     return compare
@@ -247,10 +245,6 @@ def comparator(verdicts: dict[tuple[str, str], float]) -> Any:
 
 def boxed(answer: str) -> str:
     return f"\\boxed{{{answer}}}"
-
-
-def unboxed(text: str) -> str:
-    return text.removeprefix("\\boxed{").removesuffix("}")
 
 
 def normalise(text: str) -> str:

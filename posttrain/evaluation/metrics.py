@@ -1,4 +1,8 @@
-"""From lighteval's verdicts on the models to metrics.json: intervals, the paired gain, the gate's answer."""
+"""From the completions of the models to metrics.json: our verdicts, intervals, the paired gain, the gate's answer.
+
+The verdict is that of the reward in training (posttrain/judge). lighteval generates; what its own metric says of the
+same declared answers is recorded beside, because another version of the parser decides there.
+"""
 
 import math
 from dataclasses import asdict
@@ -8,6 +12,9 @@ from posttrain import paths
 from posttrain.errors import InputError
 from posttrain.evaluation.rows import ROWS
 from posttrain.evaluation.statistics import Interval, bootstrap_interval, sign_flip_p_value, verdict
+from posttrain.evaluation.votes import majorities
+from posttrain.judge.answers import declared_answer
+from posttrain.judge.kinds import kind_of_difference
 from posttrain.params.schema import Params
 from posttrain.rewards.scoring import Verifier, judge
 
@@ -20,7 +27,7 @@ def require_golds(problems: list[dict[str, Any]]) -> None:
         raise InputError(
             str(paths.PREPARED / "test.jsonl"),
             got="problems without a gold answer (prepare.columns.answer is null)",
-            wanted="a gold answer for lighteval to judge by; it does not run programs",
+            wanted="a gold answer to judge by; the evaluation does not run programs",
             do="evaluate such a model with a benchmark of its own, for instance lighteval's lcb:codegeneration",
         )
 
@@ -31,23 +38,43 @@ def rows_of(found: dict[str, Any]) -> list[str]:
 
 
 def join(problems: list[dict[str, Any]], outcome: dict[str, Any], verifier: Verifier) -> list[dict[str, Any]]:
-    """One row a problem: gold, and for each model its completions, lighteval's verdicts and our own."""
-    rows = []
-    for number, problem in enumerate(problems):
-        row: dict[str, Any] = dict(problem)
-        for name in rows_of(outcome):
-            theirs = outcome[name]["rows"][number]
-            texts = theirs["completions"]
-            rewards = judge(texts, [problem["answer"]] * len(texts), verifier)
-            row[name] = {key: theirs[key] for key in ("completions", "correct", "finished")} | {"rewards": rewards}
-        rows.append(row)
-    return rows
-
-
-def summary(samples: list[dict[str, Any]], outcome: dict[str, Any], params: Params) -> dict[str, Any]:
-    """Metrics of the models, the paired gain of GRPO over SFT, of SFT over the base if it is there, and the gate."""
+    """One row a problem: gold, and for each model its completions, our verdict on each, and lighteval's beside it."""
     names = rows_of(outcome)
-    metrics: dict[str, Any] = {name: model_metrics(samples, name, outcome[name]["metrics"]) for name in names}
+    return [
+        {**problem, **{name: judged(outcome[name]["rows"][number], problem["answer"], verifier) for name in names}}
+        for number, problem in enumerate(problems)
+    ]
+
+
+def judged(theirs: dict[str, Any], gold: str, verifier: Verifier) -> dict[str, Any]:
+    """The completions of one model to one problem. One without a verdict in time is wrong, and counted.
+
+    `differs` has the kind of answer where lighteval's verdict is another, else null.
+    """
+    texts = theirs["completions"]
+    rewards = judge(texts, [gold] * len(texts), verifier)
+    correct = [1.0 if reward["accuracy"] else 0.0 for reward in rewards]
+    differs = [
+        kind_of_difference(gold, declared_answer(text)) if ours != stock else None
+        for text, ours, stock in zip(texts, correct, theirs["correct"], strict=True)
+    ]
+    return {
+        "completions": texts,
+        "correct": correct,
+        "finished": theirs["finished"],
+        "rewards": rewards,
+        "lighteval": theirs["correct"],
+        "differs": differs,
+    }
+
+
+def summary(
+    samples: list[dict[str, Any]], outcome: dict[str, Any], params: Params, verifier: Verifier
+) -> dict[str, Any]:
+    """Metrics of the models, the paired gain of GRPO over SFT, of SFT over the base if it is there, and the gate."""
+    metrics: dict[str, Any] = {
+        name: model_metrics(samples, name, outcome[name]["metrics"], verifier) for name in rows_of(outcome)
+    }
     if "base" in metrics:
         gain, p_value = paired_gain(samples, "base", "sft")
         metrics["sft_gain"] = asdict(gain) | {"p_value": p_value, "verdict": verdict(gain)}
@@ -72,25 +99,35 @@ def paired_gain(samples: list[dict[str, Any]], before: str, after: str) -> tuple
     return bootstrap_interval(differences_P, PAIRED_SEED), sign_flip_p_value(differences_P, PAIRED_SEED)
 
 
-def model_metrics(samples: list[dict[str, Any]], name: str, lighteval: dict[str, float]) -> dict[str, Any]:
-    """lighteval's own numbers, the interval of pass@1, the form, and how often our reward disagrees with lighteval."""
-    completions = [
-        (reward, correct, finished)
-        for row in samples
-        for reward, correct, finished in zip(
-            row[name]["rewards"], row[name]["correct"], row[name]["finished"], strict=True
-        )
-    ]
-    interval = bootstrap_interval([_mean(row[name]["correct"]) for row in samples], PAIRED_SEED)
+def model_metrics(
+    samples: list[dict[str, Any]], name: str, lighteval: dict[str, float], verifier: Verifier
+) -> dict[str, Any]:
+    """pass@k and maj@k of our verdicts, the interval of pass@1, the form; lighteval's own numbers beside them."""
+    rows = [row[name] for row in samples]
+    rewards = [reward for row in rows for reward in row["rewards"]]
+    means_P = [_mean(row["correct"]) for row in rows]
+    interval = bootstrap_interval(means_P, PAIRED_SEED)
     return {
-        **lighteval,
+        "pass@1": _mean(means_P),
+        **many_samples(rows, verifier),
         "pass@1_low": interval.low,
         "pass@1_high": interval.high,
-        "format": _mean([reward["format"] for reward, _, _ in completions]),
-        "finished": _mean([float(finished) for _, _, finished in completions]),
-        "reward_disagrees": sum(reward["accuracy"] not in (correct, None) for reward, correct, _ in completions),
-        "reward_undecided": sum(reward["accuracy"] is None for reward, _, _ in completions),
+        "format": _mean([reward["format"] for reward in rewards]),
+        "finished": _mean([float(value) for row in rows for value in row["finished"]]),
+        "undecided": sum(reward["accuracy"] is None for reward in rewards),
+        **{f"lighteval_{metric}": value for metric, value in lighteval.items()},
+        "lighteval_differs": sum(kind is not None for row in rows for kind in row["differs"]),
     }
+
+
+def many_samples(rows: list[dict[str, Any]], verifier: Verifier) -> dict[str, float]:
+    """pass@n and maj@n; nothing for one sample a problem."""
+    n = len(rows[0]["correct"]) if rows else 1
+    if n == 1:
+        return {}
+    answers_P = [[declared_answer(text) for text in row["completions"]] for row in rows]
+    votes_P = majorities(answers_P, [row["correct"] for row in rows], verifier)
+    return {f"pass@{n}": _mean([max(row["correct"]) for row in rows]), f"maj@{n}": _mean(votes_P)}
 
 
 def show(metrics: dict[str, Any]) -> None:
@@ -100,10 +137,10 @@ def show(metrics: dict[str, Any]) -> None:
         extra = [f"{key} {m[key]:.3f}" for key in sorted(m) if key.startswith(("pass@", "maj@")) and "_" not in key]
         interval = f"[{m['pass@1_low']:.3f}, {m['pass@1_high']:.3f}]"
         print(f"evaluate | {name:4} | {' | '.join(extra)} | pass@1 95 % {interval} | format {m['format']:.3f}")
-        if m["reward_disagrees"]:
-            print(
-                f"evaluate | {name:4} | training reward and lighteval disagree on {m['reward_disagrees']} completions"
-            )
+        if m["lighteval_differs"]:
+            print(f"evaluate | {name:4} | lighteval's own verdict differs on {m['lighteval_differs']} completions")
+        if m["undecided"]:
+            print(f"evaluate | {name:4} | {m['undecided']} completions without a verdict in time count as wrong")
     if base := metrics.get("sft_gain"):
         claim = f"{base['mean']:+.3f} [{base['low']:+.3f}, {base['high']:+.3f}], paired p {base['p_value']:.2g}"
         print(f"evaluate | SFT over the base {base['verdict']}: pass@1 {claim}")

@@ -1,14 +1,11 @@
-r"""What a completion declares as its answer, and whether that is an answer: one definition for rewards, data
-preparation and evaluation.
+r"""What a completion declares as its answer: one definition for rewards, data preparation and evaluation.
 
-Equality is not decided here but by math-verify, which reads generously: `5 6` as 11, `x = 6 = 5` as 5, `21+46` as 67.
-Where a number is asked, `is_evaluated` therefore demands one. Standard library only: lighteval's environment imports
-this file too.
+Whether it is right is not decided here but in `comparison`. Standard library only: lighteval's environment imports this
+file too.
 """
 
 import re
 
-from posttrain.judge.numbers import POWER_OF_TEN, number
 from posttrain.prompts import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE
 
 BOXED = "\\boxed{"
@@ -16,18 +13,20 @@ BOXED = "\\boxed{"
 MAX_ANSWER_CHARS = 1000
 """A longer block declares nothing: no gold is that long, and the time to read an answer grows with its length."""
 
+_BETWEEN_BOXES = re.compile(r"(?:\\text\s*\{\s*(?:and|or)\s*\}|\\q?quad|\\[\]\[(),; ]|and|or|[\s,;$&])*")
+
 
 def declared_answer(completion: str) -> str | None:
     r"""The content of the one <answer> block after the thoughts; if it holds a \boxed{}, the content of the last one.
 
-    None, which scores nothing, for
+    Boxes with nothing but commas or `and` between them are one list. None, which scores nothing, for
     - no block, or one that is never closed or empty: a number in the thoughts or in plain text is no declaration
     - a block inside the thoughts, such as a quoted question or an example of the form
     - two blocks: one answer is asked, and a second would be a second try
     - braces that do not match (`5}{6` would leave the box that math-verify reads)
     - more than MAX_ANSWER_CHARS characters
 
-    A full stop, a $ around it and the commas of `x = 40,000`, where math-verify reads a list, are no part of an answer.
+    A full stop, and a $ around it, are no part of an answer.
     """
     said = completion.rpartition(THINK_CLOSE)[2]
     if said.count(ANSWER_OPEN) != 1 or said.count(ANSWER_CLOSE) != 1:
@@ -36,22 +35,31 @@ def declared_answer(completion: str) -> str | None:
     if end < start or end - start > MAX_ANSWER_CHARS:
         return None
     block = said[start:end]
-    answer = (last_boxed(block) or block).strip().rstrip(".").strip("$").strip().rstrip(".")
-    if not answer or not _braces_match(answer):
-        return None
-    return answer.replace(",", "") if number(answer) else answer
+    answer = (last_boxed(block) or block).strip().rstrip(".")
+    answer = (answer.strip("$") if answer[:1] == "$" == answer[-1:] else answer).strip().rstrip(".")
+    return answer if answer and _braces_match(answer) else None
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last \boxed{...}, braces matched; None if there is none or it is not closed."""
-    start = text.rfind(BOXED)
-    if start < 0:
-        return None
+    r"""The content of the last \boxed{...}, braces matched, and of those right before it; None if it is not closed."""
+    found: list[str] = []
+    end = len(text)
+    while (start := text.rfind(BOXED, 0, end)) >= 0:
+        close = _closing(text, start + len(BOXED))
+        if close is None or close >= end or (found and not _BETWEEN_BOXES.fullmatch(text[close + 1 : end])):
+            break
+        found.insert(0, text[start + len(BOXED) : close])
+        end = start
+    return ", ".join(found) if found else None
+
+
+def _closing(text: str, begin: int) -> int | None:
+    """Where the brace closes that was opened before `begin`."""
     depth = 1
-    for position in range(start + len(BOXED), len(text)):
+    for position in range(begin, len(text)):
         depth += {"{": 1, "}": -1}.get(text[position], 0)
         if depth == 0:
-            return text[start + len(BOXED) : position]
+            return position
     return None
 
 
@@ -62,66 +70,3 @@ def _braces_match(text: str) -> bool:
         if depth < 0:
             return False
     return depth == 0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Where a number is asked
-
-# Words and signs beside a number that calculate nothing: units, percent, degrees, spaces of LaTeX.
-_BESIDE = re.compile(
-    r"\\(?:text|mbox|mathrm|textbf|mathbf|textrm)\s*\{[^{}]*\}(?:\^\{?[23]\}?)?|\^\{?\\?circ\}?|\\(?:degree|circ|%|\$|[dl]?dots)"
-    r"|\\(?:left|right|displaystyle|quad|qquad)(?![a-zA-Z])|\\[;: ]|[%$°]"
-)
-_UNITS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]+\.?(?:\^\{?[23]\}?)?(?:\s*/\s*[a-zA-Z]+(?:\^\{?[23]\}?)?)?")
-_NAME = re.compile(r"(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?'*(?:\(\w+\))?)?")
-_WRAPPED = re.compile(
-    r"\\(?:text|mbox|mathrm|textbf|mathbf|textrm|boldsymbol|bm)\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}"
-    r"|(?:\\left)?\(([^()]*?)(?:\\right)?\)|(?:\\left)?\[([^\[\]]*?)(?:\\right)?\]|\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}",
-    re.DOTALL,
-)
-_OPERATION = re.compile(r"[-+*/^!×·÷√|]|\\[a-zA-Z]+|[0-9]\s+[0-9]")
-
-
-def is_evaluated(answer: str, gold: str) -> bool:
-    r"""False if the gold is a number and the answer is something that would still have to be calculated or chosen.
-
-    A number is an integer, a decimal or a fraction, after `name =` or not, with a unit or not. The answer may then be
-    one number, with a sign, in scientific notation, or a fraction where the gold is no integer. Not so `21+46`,
-    `10^2`, `\sqrt{4}`, `3!`, `10/2` for 5, two numbers side by side, and `6 = 5` or `2x = 10`, where more than a name
-    is equated. For any other gold (a root, a set, a formula) the form of the answer is left to math-verify.
-    """
-    value, answer_value = _value(gold), _value(answer)
-    asked = None if value is None else number(value)
-    if asked is None:
-        return True
-    if answer_value is None:
-        return False
-    rest = POWER_OF_TEN.sub("", _UNITS.sub(" ", answer_value).strip())
-    found = number(rest)
-    if found is not None and found.form != "plain":
-        return not asked.integer
-    return not _OPERATION.search(rest[1:] if rest[:1] in ("+", "-") else rest)
-
-
-def _value(text: str) -> str | None:
-    """What is equated with a name, or the whole text; without signs beside it. None if more than a name is equated."""
-    text = text.replace("−", "-").replace("{,}", ",").replace("\\,", "").replace("\\!", "")
-    left, equals, right = (_bare(part) for part in _BESIDE.sub(" ", _bare(text)).partition("="))
-    if not equals:
-        return left
-    if "=" in right:
-        return None
-    if _NAME.fullmatch(left):
-        return right
-    return left if _NAME.fullmatch(right) else None
-
-
-def _bare(text: str) -> str:
-    """Without what encloses or ends it."""
-    while True:
-        shorter = text.strip().removeprefix("\\approx").rstrip(".,\\ ")
-        wrapped = _WRAPPED.fullmatch(shorter)
-        shorter = wrapped[1] or wrapped[2] or wrapped[3] or wrapped[4] if wrapped else shorter
-        if shorter == text:
-            return text
-        text = shorter

@@ -7,15 +7,16 @@ left out of the group's statistics, counted. It is never a 0, which would teach 
 Source: Math-Verify's issues 50, 55 and 65 and open-r1's 420 tell what happens without.
 """
 
-import logging
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
 from typing import Any
 
 from posttrain.errors import InputError
-from posttrain.judge.answers import is_evaluated
+from posttrain.judge.algebra import UnreadableGold, equal, readable
+from posttrain.judge.answers import MAX_ANSWER_CHARS
+from posttrain.judge.comparison import agree
 from posttrain.judge.numbers import number
+from posttrain.judge.values import read
 from posttrain.processes.pool import Closing, Lost, Pool, restart_clock
 
 REMEMBERED = 2**18
@@ -23,8 +24,6 @@ REMEMBERED = 2**18
 
 WINDOW = 512
 """Completions over which the share without a verdict is taken."""
-
-CLEARLY = Fraction(1, 100_000)
 
 Pair = tuple[str, str]
 Question = tuple[str, list[str]]
@@ -42,6 +41,7 @@ class Verifier(Closing):
         self._known: OrderedDict[Pair, bool | None] = OrderedDict()
         self._readable: dict[str, bool] = {}
         """Of golds that are no numbers."""
+        self._unreadable: set[str] = set()
         self._lost: set[Pair] = set()
         """Pairs of this batch that lost their workers, not their time: they are asked again in the next."""
         self._recent: deque[bool] = deque(maxlen=WINDOW)
@@ -54,6 +54,14 @@ class Verifier(Closing):
 
         Raises: ValueError if math-verify cannot read a gold, which the prepare stage leaves out.
         """
+        verdicts = self.agreements(pairs)
+        for gold, _ in pairs:
+            if gold in self._unreadable:
+                raise ValueError(f"math-verify cannot read the gold answer {gold!r}")
+        return verdicts
+
+    def agreements(self, pairs: Sequence[tuple[str, str | None]]) -> list[bool | None]:
+        """Verdicts where the first of a pair is an answer as well: False where math-verify cannot read it."""
         asked = dict.fromkeys((gold, answer) for gold, answer in pairs if answer is not None)
         self._decide([pair for pair in asked if pair not in self._known])
         verdicts = [False if answer is None else self._known[gold, answer] for gold, answer in pairs]
@@ -83,7 +91,8 @@ class Verifier(Closing):
         return sum(lost)
 
     def readable(self, golds: Sequence[str]) -> list[bool]:
-        """For each gold: can math-verify read it, in time? Asked once in a run, like a verdict."""
+        """For each gold: can an answer meet it, in time? Asked once in a run, like a verdict."""
+        self._readable |= {gold: False for gold in golds if len(gold) > MAX_ANSWER_CHARS}
         unknown = [gold for gold in dict.fromkeys(golds) if number(gold) is None and gold not in self._readable]
         found = self.pool.run(can_read, [(gold,) for gold in unknown], self.timeout_s)
         asked = zip(unknown, found, strict=True)
@@ -116,7 +125,8 @@ class Verifier(Closing):
         if isinstance(found, Lost) and found.why == "error":
             raise RuntimeError(f"math-verify failed on gold {gold!r} and answer {answers[0]!r}: {found.text}")
         if found == []:
-            raise ValueError(f"math-verify cannot read the gold answer {gold!r}")
+            self._unreadable.add(gold)
+            found = [False] * len(answers)
         lost = isinstance(found, Lost)
         if lost and found.why == "crash":
             self._lost.update((gold, answer) for answer in answers)
@@ -125,25 +135,19 @@ class Verifier(Closing):
 
 
 def quick_verdict(gold: str, answer: str) -> bool | None:
-    """The verdict where no algebra is needed; None if math-verify has to decide.
+    """The verdict where no algebra is needed; None if math-verify has to decide."""
+    try:
+        return agree(gold, answer, _no_algebra)
+    except NeedsAlgebra:
+        return None
 
-    Answers to a number that are none (`is_evaluated`), the same text, and two numbers: integers and fractions exactly,
-    decimals where they are equal or clearly differ, because math-verify rounds to six places. Mixed numbers are left to
-    it, because it reads `1\\frac{1}{2}` as 3/2 and `1 1/2` as 1.
-    """
-    if not is_evaluated(answer, gold):
-        return False
-    if gold.split() == answer.split():
-        return True
-    left, right = number(gold), number(answer)
-    if left is None or right is None or "mixed" in (left.form, right.form):
-        return None
-    if left.name and right.name and left.name != right.name:
-        return False
-    difference = abs(left.value - right.value)
-    if (left.decimal or right.decimal) and 0 < difference < CLEARLY:
-        return None
-    return difference == 0
+
+class NeedsAlgebra(Exception):
+    """Two formulas that are not the same text."""
+
+
+def _no_algebra(gold: str, answer: str) -> bool:
+    raise NeedsAlgebra
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -151,31 +155,18 @@ def quick_verdict(gold: str, answer: str) -> bool | None:
 
 
 def decide(gold: str, answers: list[str], timeout_s: float) -> list[bool]:
-    """math-verify's verdict on each answer; empty if it cannot read the gold. It is not symmetric: gold first."""
-    from math_verify import verify
-
-    parsed_gold = read(gold)
-    if not parsed_gold:
-        return []
+    """The verdict on each answer; empty if math-verify cannot read the gold."""
     verdicts = []
     for answer in answers:
         restart_clock(timeout_s)
-        verdicts.append(bool(verify(parsed_gold, read(answer), timeout_seconds=None)))
+        try:
+            verdicts.append(agree(gold, answer, equal))
+        except UnreadableGold:
+            return []
     return verdicts
 
 
 def can_read(gold: str) -> bool:
-    return bool(read(gold))
-
-
-def read(answer: str) -> list[Any]:
-    """What math-verify reads. In a box, because it would search any other text for something like an answer."""
-    from math_verify import LatexExtractionConfig, parse
-
-    # It warns that its own time limits are off, in every worker.
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
-    config = LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)
-    parsed = parse(
-        f"\\boxed{{{answer}}}", extraction_config=[config], fallback_mode="no_fallback", parsing_timeout=None
-    )
-    return list(parsed)
+    """The gold is met by itself, and by itself as models write it."""
+    written = (gold, f"{gold}.", f"\\({gold}\\)", f"\\[{gold}\\]", f"**{gold}**")
+    return readable(read(gold)) and all(agree(gold, answer, equal) for answer in written)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from posttrain.judge.kinds import Kind
 from posttrain.params.health import Health
 from posttrain.params.launch import Launch
 from posttrain.params.rewards import Rewards
@@ -175,6 +176,9 @@ class Prepare(Section):
     """Regular expression; group 1 in the answer column is the gold. The match is cut out of the solution."""
     drop_pattern: str | None
     """Regular expression; every match is cut out of the solution."""
+    drop_golds: list[Kind]
+    """Kinds of gold whose problems are left out, such as `prose`: more than four words, or a placeholder (`proof`,
+    `MCQ`). Golds that the judge cannot read are left out in any case."""
     equations: Equations
     """Problems of the built-in source."""
 

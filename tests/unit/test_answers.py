@@ -2,7 +2,7 @@
 
 import pytest
 
-from posttrain.judge.answers import MAX_ANSWER_CHARS, declared_answer, is_evaluated, last_boxed
+from posttrain.judge.answers import MAX_ANSWER_CHARS, declared_answer, last_boxed
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ from posttrain.judge.answers import MAX_ANSWER_CHARS, declared_answer, is_evalua
         ("<answer>$5$</answer>", "5"),
         ("<answer>$$x = 5$$</answer>", "x = 5"),
         ("<answer> $ 5 $ </answer>", "5"),
-        ("<answer>$70,000</answer>", "70000"),
+        ("<answer>$70,000</answer>", "$70,000"),
         ("<answer>It is \\boxed{5}.</answer>", "5"),
         ("<answer>\\boxed{4} or rather \\boxed{5}</answer>", "5"),
         ("<answer>$\\boxed{\\frac{1}{2}}$</answer>", "\\frac{1}{2}"),
@@ -63,6 +63,9 @@ def test_declared_answer(completion: str, answer: str | None) -> None:
         ("\\boxed{5}", "5"),
         ("so \\boxed{5}, as was to be shown", "5"),
         ("\\boxed{4} then \\boxed{5}", "5"),
+        ("\\boxed{4}, \\boxed{5}", "4, 5"),
+        ("$\\boxed{4}$ \\quad \\text{and} \\quad $\\boxed{5}$", "4, 5"),
+        ("\\boxed{3} but then \\boxed{4} or \\boxed{5}", "4, 5"),
         ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
         ("\\boxed{{{5}}}", "{{5}}"),
         ("\\boxed{a} {b}", "a"),
@@ -78,71 +81,3 @@ def test_declared_answer(completion: str, answer: str | None) -> None:
 )
 def test_last_boxed(text: str, content: str | None) -> None:
     assert last_boxed(text) == content
-
-
-@pytest.mark.parametrize(
-    ("gold", "answer"),
-    [
-        *(
-            ("5", answer)
-            for answer in ("5", "+5", "5.0", "x = 5", "x=5", "x_1 = 5", "f(2) = 5", "5 = x", "\\theta = 5")
-        ),
-        *(
-            ("5", answer)
-            for answer in ("5 cm", "5 km/h", "5\\text{ cm}^2", "\\$5", "5^\\circ", "(5)", "\\mathbf{5}", "\\approx 5")
-        ),
-        *(("-5", answer) for answer in ("-5", "−5", "x = -5", "(-5)", "- 5")),
-        *(("1234", answer) for answer in ("1,234", "1{,}234", "1\\,234", "1.234 \\times 10^3", "1.234 \\cdot 10^{3}")),
-        *(("0.5", answer) for answer in ("1/2", "\\frac{1}{2}", ".5", "\\frac12", "0 1/2")),
-        *(("\\frac{3}{4}", answer) for answer in ("3/4", "0.75", "6/8", "\\dfrac{3}{4}", "\\frac{-3}{4}", "x = 3/4")),
-        # Where no number is asked, math-verify alone decides.
-        *((gold, "21+46") for gold in ("2\\sqrt{3}", "x + 1", "(1, 2)", "2x", "\\pi", "x > 5", "5 dollars or so", "")),
-    ],
-)
-def test_evaluated(gold: str, answer: str) -> None:
-    assert is_evaluated(answer, gold)
-
-
-@pytest.mark.parametrize(
-    ("gold", "answer"),
-    [
-        *(
-            ("67", answer)
-            for answer in (
-                "21+46",
-                "x = 21+46",
-                "134/2",
-                "\\frac{134}{2}",
-                "67/1",
-                "67^1",
-                "67 \\times 1",
-                "1 \\cdot 67",
-            )
-        ),
-        *(
-            ("6", answer)
-            for answer in (
-                "3!",
-                "\\sqrt{36}",
-                "2*3",
-                "12-6",
-                "|6|",
-                "--6",
-                "-(-6)",
-                "6!",
-                "6^1",
-                "2 \\cdot 3",
-                "12 \\div 2",
-            )
-        ),
-        *(("5", answer) for answer in ("x = 6 = 5", "6 = 5", "2x = 5", "5 = 5", "x + 1 = 5", "1 1/5", "0 5")),
-        ("1000", "10^3"),
-        ("11", "5 6"),  # which math-verify reads as 11
-        ("235", "1 234"),  # and this as 235
-        ("1", "1 1/2"),  # and this as 1
-        ("\\frac{3}{4}", "\\frac{1}{2}+\\frac{1}{4}"),
-        ("x = 5", "x = 2 + 3"),
-    ],
-)
-def test_not_evaluated(gold: str, answer: str) -> None:
-    assert not is_evaluated(answer, gold)

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from posttrain.evaluation.gate import check_gate
 from posttrain.evaluation.lighteval_process import MODELS, lighteval_python, run_lighteval, spec
 from posttrain.evaluation.metrics import join, model_metrics, show, summary
 from posttrain.evaluation.statistics import Interval, bootstrap_interval, sign_flip_p_value, verdict
+from posttrain.evaluation.votes import majorities
 from posttrain.outputs.manifest import MANIFEST, publish, sha256, write_jsonl
 from posttrain.params.schema import Params
 from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, RUN_LOG, SFT_MODEL, UNPUBLISHED
 from posttrain.rewards.scoring import Verifier
 from stages import evaluate
 from tests.held_locks import is_released
+from tests.hostile import TOWER, block
 
 ParamsWith = Callable[[dict[str, Any]], Params]
 
@@ -150,6 +153,8 @@ def test_join_puts_both_models_next_to_each_problem(verifier: Verifier) -> None:
             {"accuracy": 1.0, "format": 1.0},
             {"accuracy": 0.0, "format": 1.0},
         ],
+        "lighteval": [1.0, 0.0],
+        "differs": [None, None],
     }
     assert rows[1]["grpo"]["rewards"] == [
         {"accuracy": 1.0, "format": 1.0},
@@ -158,31 +163,68 @@ def test_join_puts_both_models_next_to_each_problem(verifier: Verifier) -> None:
 
 
 def test_the_metrics_of_a_model_by_hand(verifier: Verifier) -> None:
-    metrics = model_metrics(join(PROBLEMS, OUTCOME, verifier), "sft", OUTCOME["sft"]["metrics"])
+    metrics = model_metrics(join(PROBLEMS, OUTCOME, verifier), "sft", OUTCOME["sft"]["metrics"], verifier)
     assert metrics == {
         "pass@1": 0.25,
         "pass@2": 0.5,
+        "maj@2": 0.25,  # RIGHT and WRONG tie in the first problem
         "pass@1_low": 0.0,  # the problems' means are 0.5 and 0, so their resamples' are 0, 0.25 and 0.5
         "pass@1_high": 0.5,
         "format": 0.75,  # all but BARE
         "finished": 0.5,  # each problem's first of two
-        "reward_disagrees": 0,
-        "reward_undecided": 0,
+        "undecided": 0,
+        "lighteval_pass@1": 0.25,
+        "lighteval_pass@2": 0.5,
+        "lighteval_differs": 0,
     }
 
 
-def test_disagreements_of_reward_and_lighteval_are_counted(verifier: Verifier) -> None:
+def test_what_lighteval_says_otherwise_is_counted_and_never_the_verdict(verifier: Verifier) -> None:
     # lighteval takes one WRONG for right and, in the other problem, one RIGHT for wrong.
     outcome = {
         **OUTCOME,
         "sft": answers(([RIGHT, WRONG], [1.0, 1.0]), ([BARE, RIGHT], [0.0, 0.0]), **{"pass@1": 0.5}),
     }
-    assert model_metrics(join(PROBLEMS, outcome, verifier), "sft", {"pass@1": 0.5})["reward_disagrees"] == 2
+    rows = join(PROBLEMS, outcome, verifier)
+    metrics = model_metrics(rows, "sft", {"pass@1": 0.5}, verifier)
+    assert (metrics["lighteval_differs"], metrics["lighteval_pass@1"], metrics["pass@1"]) == (2, 0.5, 0.5)
+    assert [row["sft"]["correct"] for row in rows] == [[1.0, 0.0], [0.0, 1.0]]
+    assert [row["sft"]["differs"] for row in rows] == [[None, "number"], [None, "number"]]
+
+
+@pytest.mark.parametrize(
+    ("answers", "correct", "expected"),
+    [
+        (["5", "5", "6", "7"], [1, 1, 0, 0], 1.0),
+        (["6", "6", "5", "5"], [0, 0, 1, 1], 0.5),  # a tie, whichever came first
+        (["5", "6", "7"], [1, 0, 0], 1 / 3),
+        ([None, None, "5", "6"], [0, 0, 1, 0], 0.5),  # nothing declared is no vote
+        ([None, None, None, "5"], [0, 0, 0, 1], 1.0),
+        ([None, None], [0, 0], 0.0),
+        (["1/2", "0.5", "7", "7"], [1, 1, 0, 0], 0.5),  # two writings of one answer
+        (["8", "8.0", "x = 8", "5", "5"], [0, 0, 0, 1, 1], 0.0),
+        (["\\sqrt{12}", "2\\sqrt{3}", "5"], [0, 0, 1], 0.0),
+        (["???", "!!!", "5"], [0, 0, 1], 1 / 3),  # what nobody can read is equal to nothing
+    ],
+)
+def test_majority_by_hand(verifier: Verifier, answers: list[str | None], correct: list[float], expected: float) -> None:
+    assert majorities([answers], [correct], verifier) == [pytest.approx(expected)]
+
+
+def test_a_completion_without_a_verdict_is_wrong_and_counted(
+    verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifier, "timeout_s", 0.1)
+    monkeypatch.setattr(verifier, "_known", OrderedDict())
+    problems = [{"id": "a", "problem": "?", "answer": "\\sqrt{13}"}]
+    outcome = {name: answers(([block(TOWER)], [0.0]), **{"pass@1": 0.0}) for name in ("sft", "grpo")}
+    metrics = model_metrics(join(problems, outcome, verifier), "sft", {}, verifier)
+    assert (metrics["pass@1"], metrics["undecided"]) == (0.0, 1)
 
 
 def test_the_summary_by_hand(params_with: ParamsWith, verifier: Verifier) -> None:
     params = params_with({"evaluate.num_samples": 2, "evaluate.gate.min_gain": 0.2})
-    metrics = summary(join(PROBLEMS, OUTCOME, verifier), OUTCOME, params)
+    metrics = summary(join(PROBLEMS, OUTCOME, verifier), OUTCOME, params, verifier)
     assert (metrics["sft"]["pass@1"], metrics["grpo"]["pass@1"]) == (0.25, 0.75)
     # First problem 2/2 - 1/2, second 1/2 - 0/2: both gain 0.5, so the interval is a point, and ++ or -- is half of
     # all signs.
@@ -215,11 +257,14 @@ def test_a_base_is_a_row_and_sft_is_compared_with_it(
 
 
 def outcome_of(correct: dict[str, list[list[float]]]) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Problems and lighteval's answer for given verdicts; the completions do not matter."""
+    """Problems and lighteval's answer, with completions that deserve the given verdicts."""
     problems = [{"id": str(number), "problem": "?", "answer": "5"} for number in range(len(correct["sft"]))]
     outcome: dict[str, Any] = {}
     for name, verdicts in correct.items():
-        rows = [{"completions": [RIGHT] * len(v), "correct": v, "finished": [True] * len(v)} for v in verdicts]
+        rows = [
+            {"completions": [RIGHT if right else WRONG for right in v], "correct": v, "finished": [True] * len(v)}
+            for v in verdicts
+        ]
         outcome[name] = {"rows": rows, "metrics": {"pass@1": 0.0}}
     return problems, outcome
 
@@ -251,7 +296,9 @@ def test_the_gate(
     passed: bool,
 ) -> None:
     problems, outcome = outcome_of({"sft": sft, "grpo": grpo})
-    metrics = summary(join(problems, outcome, verifier), outcome, params_with({"evaluate.gate.min_gain": min_gain}))
+    metrics = summary(
+        join(problems, outcome, verifier), outcome, params_with({"evaluate.gate.min_gain": min_gain}), verifier
+    )
     assert metrics["verdict"] == claim
     assert metrics["gate"] == {"min_gain": min_gain, "passed": passed}
 

@@ -15,9 +15,10 @@ import pytest
 
 from posttrain.data import problems as data_problems
 from posttrain.data.equations import Equation, equations, teacher_trace
-from posttrain.data.problems import Problem, cap, decontaminate, deduplicate, gradable, held_out, normalise
+from posttrain.data.problems import Examples, Problem, cap, decontaminate, deduplicate, gradable, held_out, normalise
 from posttrain.data.sources import load_rows, read_lines
 from posttrain.errors import InputError
+from posttrain.judge.kinds import Kind
 from posttrain.outputs.manifest import MANIFEST, require_complete
 from posttrain.params.schema import Equations, Params, Teacher
 from posttrain.paths import PREPARED
@@ -369,11 +370,39 @@ def test_without_patterns_columns_are_taken_as_they_are(params_with: ParamsWith)
 # From problems to sets
 
 
-def test_gradable_drops_golds_that_math_verify_cannot_read(verifier: Verifier) -> None:
-    problems = [problem("a", "34"), problem("b", "?"), problem("c", "x = 5"), problem("d", "..."), problem("e", "$7")]
+def test_golds_that_no_answer_meets_are_left_out_with_examples(verifier: Verifier) -> None:
+    golds = [
+        "34",
+        "?",
+        "x = 5",
+        "\\frac{",
+        "$7",
+        "9 (apples)",
+        "28\\%",
+        "see the proof above",
+        "MCQ",
+        "proof",
+        "Monday",
+    ]
     dropped: Counter[str] = Counter()
-    assert [p.text for p in gradable(problems, verifier, dropped)] == ["a", "c", "e"]
-    assert dropped.total() == 2
+    examples: Examples = {}
+    kept = gradable([problem(gold, gold) for gold in golds], ["prose"], verifier, dropped, examples)
+    assert [p.text for p in kept] == ["34", "x = 5", "$7", "9 (apples)", "28\\%", "Monday"]
+    unreadable, prose = "with a gold that the judge cannot read", "with a gold that is prose (prepare.drop_golds)"
+    assert dropped == {unreadable: 2, prose: 3}
+    assert examples == {unreadable: ["?", "\\frac{"], prose: ["see the proof above", "MCQ", "proof"]}
+
+
+def test_kinds_to_leave_out_are_a_choice(verifier: Verifier) -> None:
+    golds = ["34", "\\sqrt{2}", "(B)", "yes", "1,2", "it is right as the theorem says", "5 cm", "20%", "x>3"]
+    problems = [problem(gold, gold) for gold in golds]
+
+    def kept(*kinds: Kind) -> list[str]:
+        return [p.text for p in gradable(problems, kinds, verifier, Counter(), {})]
+
+    assert kept() == golds
+    assert kept("choice", "words", "prose") == ["34", "\\sqrt{2}", "1,2", "5 cm", "20%", "x>3"]
+    assert kept("formula", "several", "unit", "percent", "interval", "prose") == ["34", "(B)", "yes"]
 
 
 def test_problems_are_equal_up_to_case_and_white_space() -> None:
@@ -498,7 +527,7 @@ def test_every_row_that_is_left_out_is_counted(
     assert manifest["dropped"] == {
         "duplicates": 1,
         "training problems that are in the test set": 1,
-        "with a gold answer that math-verify cannot read": 2,
+        "with a gold that the judge cannot read": 2,
         "without a match of prepare.answer_pattern": 1,
     }
     printed = capsys.readouterr().out

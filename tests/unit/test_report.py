@@ -26,7 +26,7 @@ def model_metrics(pass_at_1: float) -> dict[str, Any]:
         "pass@1_high": pass_at_1 + 0.05,
         "format": 0.99,
         "finished": 1.0,
-        "reward_disagrees": 0,
+        "lighteval_differs": 0,
     }
 
 
@@ -153,7 +153,7 @@ def test_progress_rows_are_means_over_tenths(results: Params) -> None:
 
 def test_the_claim_comes_first_in_the_table() -> None:
     metrics = {**model_metrics(0.5), "maj@4": 0.5, "pass@4": 0.9}
-    names = ["pass@1", "finished", "format", "maj@4", "pass@4", "reward_disagrees"]
+    names = ["pass@1", "finished", "format", "lighteval_differs", "maj@4", "pass@4"]
     assert reporting_page.metric_names(metrics) == names
 
 

@@ -38,10 +38,11 @@ TUTORIAL_WEIGHTS = {"accuracy": 1.0, "format": 0.1, "tag_count": 0.05}
         ("<answer>2</answer><answer>3</answer>", "x = 2", 0.0),  # a second try
         ("<answer>3</answer><answer>2</answer>", "x = 2", 0.0),
         ("<answer>Surely \\boxed{2}</answer>", "x = 2", 1.0),
-        ("<answer>\\boxed{3} \\boxed{2}</answer>", "x = 2", 1.0),
+        ("<answer>\\boxed{3} \\boxed{2}</answer>", "x = 2", 0.0),
         ("<answer>\\boxed{2} \\boxed{3}</answer>", "x = 2", 0.0),
         ("<answer>$2$</answer>", "x = 2", 1.0),
-        ("<answer>two</answer>", "x = 2", 0.0),
+        ("<answer>two</answer>", "x = 2", 1.0),
+        ("<answer>too</answer>", "x = 2", 0.0),
         ("<answer>}}}{{{\\frac{</answer>", "x = 2", 0.0),  # no parser can be upset
         ("<answer>1/0</answer>", "x = 2", 0.0),
         ("<answer>\\left(\x00</answer>", "x = 2", 0.0),
@@ -93,7 +94,7 @@ def test_no_verdict_is_no_score(verdict: bool | None, score: float | None) -> No
         ("1/3", "0.33", False),
         # math-verify is not symmetric: a gold in words of x may be answered with an interval, not the other way round.
         ("x > 5", "(5, \\infty)", True),
-        ("(5, \\infty)", "x > 5", False),
+        ("(5, \\infty)", "x > 5", True),
     ],
 )
 def test_answers_agree(verifier: Verifier, gold: str, answer: str, agree: bool) -> None:

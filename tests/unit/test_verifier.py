@@ -10,21 +10,20 @@ import sys
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from math_verify import parse, verify
 
 from posttrain.errors import InputError
-from posttrain.judge.answers import declared_answer, is_evaluated
-from posttrain.judge.verifier import Verifier, quick_verdict, read
+from posttrain.judge.answers import declared_answer
+from posttrain.judge.verifier import Verifier, quick_verdict
 from posttrain.processes.pool import Lost
 from tests.hostile import TOWER, block, hostile
-from tests.pairs import PROSE, PUNCTUATION, THOUSANDS, TOO_SLOW, UNFINISHED, difference, pairs
+from tests.pairs import FORM, SPELLING, TOO_SLOW, UNEXPLAINED, UNFINISHED, UNIT, WORDS, difference, pairs
 
 ROOT = Path(__file__).parents[2]
-# Neither is a number, so is_evaluated leaves the answer to math-verify, which would calculate for ever.
+# Neither is a number, so the answer is left to math-verify, which would calculate for ever.
 GOLD = "\\sqrt{13}"
 ENDLESS = (f"{TOWER} + {number}" for number in itertools.count())
 """Answers that the verifier has not met."""
@@ -60,7 +59,7 @@ def hurried(verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> Verifier:
         ("67", "21+46", False),
         ("5", "x = 6 = 5", False),
         ("11", "5 6", False),
-        ("5", "five", False),
+        ("5", "fifty", False),
         ("5", "\x00", False),
         (GOLD, "\\sqrt{13}", True),
     ],
@@ -75,56 +74,22 @@ def test_gold_comes_first(verifier: Verifier) -> None:
     assert verify(parse("$1$"), parse("$2x + z = 1$"))  # math-verify alone, this way round, says they are equal
 
 
-@pytest.mark.parametrize(
-    ("gold", "answer", "verdict"),
-    [
-        *(("18", f"18 {unit}", True) for unit in ("miles", "cm", "m", "meters", "feet", "liters", "kg", "cents")),
-        *(("18", f"18 {unit}", True) for unit in ("minutes", "hours", "days", "years", "apples", "coins")),
-        *(("18", f"18 {unit}", False) for unit in ("dollars", "eggs", "pages", "km/h")),
-        *(("18", "19 miles", False), ("18 miles", "18", True), ("18 miles", "18 cm", True), ("18 miles", "19", False)),
-        *(("180\\text{ miles}", "180 miles", True), ("180\\text{ miles}", "180", True)),
-    ],
-)  # fmt: skip
-def test_what_a_unit_is_says_math_verify(verifier: Verifier, gold: str, answer: str, verdict: bool) -> None:
-    assert verifier.verdicts([(gold, answer)]) == [verdict]
-    assert verify(read(gold), read(answer)) == verdict
-
-
-WRITTEN = [
-    *("5", "-5", "+5", "- 5", "05", "5.0", "x = 5", "x=-5", "y = 5", "6", "0", "-0", ".5", "-.5", "0.50", "1.5"),
-    *("1/2", "2/4", "-1/2", "10/2", "1 / 2", "12/3", "4", "3/2", "1 1/2", "1\\frac{1}{2}", "x = \\frac12", "1/3"),
-    *("\\frac{1}{2}", "\\frac12", "\\dfrac{1}{2}", "\\tfrac12", "\\frac{-1}{2}", "-\\frac{1}{2}", "-\\frac{-1}{2}"),
-    *("\\frac{10}{2}", "\\frac{1.5}{3}", "0.333333", "1,000", "1000", "-1,000", "1,000.5", "1000.5", "x = 1000"),
-    *("12,345,678", "12345678", "12345678901234567890", "12345678901234567891"),
-]  # fmt: skip
-
-
-def test_the_quick_way_says_what_math_verify_says() -> None:
-    parsed = {text: read(text) for text in WRITTEN}
-    assert all(parsed.values())  # the verifier takes a gold that is a number for readable
-    decided = {
-        (gold, answer): quick
-        for gold, answer in itertools.product(WRITTEN, WRITTEN)
-        if is_evaluated(answer, gold) and (quick := quick_verdict(gold, answer)) is not None
-    }
-    assert {pair: verify(parsed[pair[0]], parsed[pair[1]]) for pair in decided} == decided
-    assert len(decided) > 0.5 * len(WRITTEN) ** 2
-    assert sum(decided.values()) > 1.5 * len(WRITTEN)
-
-
-def test_commas_of_a_named_gold_are_thousands(verifier: Verifier) -> None:
-    assert verifier.verdicts([("x = 1,000", "1000"), ("x = 1,000", "1,000"), ("x = 1,000", "1")]) == [True, True, False]
-    assert not verify(read("x = 1,000"), read("1000"))  # which math-verify reads as x = {0, 1}
+def test_what_needs_no_algebra_is_decided_without_a_worker() -> None:
+    decided = [("5", "5.0"), ("1/2", "50%"), ("18", "18 miles"), ("(1,2)", "(1, 3)"), ("yes", "Yes"), ("B", "(B) 12")]
+    assert [quick_verdict(*pair) for pair in decided] == [True, True, True, False, True, True]
+    assert quick_verdict("2\\sqrt{3}", "2 \\sqrt 3") is True
+    assert quick_verdict("2\\sqrt{3}", "\\sqrt{12}") is None
+    assert quick_verdict("(1,\\sqrt{2})", "(2,\\sqrt{3})") is False
 
 
 def test_unreadable_gold_raises_and_is_never_paid(verifier: Verifier) -> None:
     with pytest.raises(ValueError, match="cannot read the gold answer"):
-        verifier.verdicts([("\\text{", "5")])
+        verifier.verdicts([("\\frac{", "5")])
 
 
 def test_readable(verifier: Verifier) -> None:
-    golds = ["5", "x = 5", "\\frac{1}{2}", "", "???", "\\text{", "5"]
-    assert verifier.readable(golds) == [True, True, True, False, False, False, True]
+    golds = ["5", "x = 5", "\\frac{1}{2}", "", "???", "\\frac{", "5", "x" * 1001]
+    assert verifier.readable(golds) == [True, True, True, False, False, False, True, False]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -298,6 +263,31 @@ def test_old_completions_leave_the_window() -> None:
 # The hostile corpus, and agreement with math-verify
 
 
+THE_GOLD = {
+    "right to left",
+    "isolates",
+    "zero width",
+    "fullwidth",
+    "arabic digits",
+    "devanagari",
+    "vertical",
+    "line separators",
+}
+THE_GOLD |= {
+    "tabs",
+    "spaces",
+    "newlines",
+    "many",
+    "thoughts open",
+    "10 MB of lines",
+    "10 MB of thoughts",
+    "$5",
+    "\\(5\\)",
+}
+THE_GOLD |= {"\\[5\\]", "#### 5", "\\boxed{\\boxed{\\boxed{5}}}", ("\\boxed{5" + "}" * 800)[:40]}
+"""Completions whose one declared answer is 5, in a spelling or between characters that nobody sees."""
+
+
 @pytest.mark.parametrize(
     ("gold", "every", "timeout_s"),
     [
@@ -317,19 +307,8 @@ def test_hostile_completions_are_scored_in_bounded_time(
     verdicts = dict(zip(answers, hurried.verdicts([(gold, answer) for answer in answers.values()]), strict=True))
     assert time.monotonic() - began < (len(set(answers.values())) + 1) * 0.25 / hurried.pool.workers * 6
     # Only answers that are the gold in another guise may score.
-    right = {answers[name] for name, verdict in verdicts.items() if verdict}
-    assert right <= {"5", "$5$", "\\(5\\)"} | {a for a in answers.values() if a and a.strip() in {"5"}}, right
+    assert {name for name, verdict in verdicts.items() if verdict} <= THE_GOLD, gold
     assert (verdicts[TOWER] is None) == (gold == GOLD)
-
-
-LOOKS: dict[str, Callable[[str, str], bool]] = {
-    UNFINISHED: lambda gold, answer: answer != gold,
-    PROSE: lambda gold, answer: answer.startswith(("\\approx", "\\mathbf", "\\text")) or answer.endswith(("\\", "%")),
-    PUNCTUATION: lambda gold, answer: answer == f"{gold}.",
-    THOUSANDS: lambda gold, answer: "," in gold and answer in (f"+{gold}", f"x = {gold}", f"x={gold}", f"y = {gold}"),
-    TOO_SLOW: lambda gold, answer: "!" in answer,
-}
-"""What the pairs of each kind of difference look like."""
 
 
 @pytest.mark.parametrize("size", [120, pytest.param(800, marks=pytest.mark.slow)])
@@ -347,11 +326,9 @@ def test_verdicts_are_math_verifys_but_for_named_reasons(hurried: Verifier, size
         theirs = bool(verify(parsed(f"\\boxed{{{gold}}}"), parsed(f"\\boxed{{{answer}}}")))
         if ours != theirs:
             kind = difference(gold, answer, said, ours, theirs)
-            assert kind in LOOKS, (kind, gold, answer)
-            assert LOOKS[kind](gold, answer), (kind, gold, answer)
-            assert ours in (None, kind in (PUNCTUATION, THOUSANDS)), (kind, gold, answer)
+            assert kind != UNEXPLAINED, (gold, answer, ours)
             kinds[kind] += 1
     assert kinds[TOO_SLOW] < 0.01 * len(sample)
     assert 0 < kinds[UNFINISHED] < 0.15 * len(sample)
-    assert kinds[PROSE] + kinds[PUNCTUATION] + kinds[THOUSANDS] < 0.05 * len(sample)
+    assert kinds[UNIT] + kinds[WORDS] + kinds[FORM] + kinds[SPELLING] < 0.2 * len(sample)
     assert verdicts.count(True) > 0.3 * len(sample)
