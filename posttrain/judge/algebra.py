@@ -29,6 +29,9 @@ def equal(gold: str, answer: str) -> bool:
     right = parsed(answer)
     if not right or _are_other_numbers(left, right):  # which is quick to see, and most wrong answers are
         return False
+    if _says_nothing(left) or _says_nothing(right):
+        sides = [side.split("=") for side in (gold, answer)]
+        return len(sides[0]) == len(sides[1]) == 2 and all(equal(*pair) for pair in zip(*sides, strict=True))
     return bool(verify(list(left), list(right), timeout_seconds=None))
 
 
@@ -69,6 +72,13 @@ def _are_other_numbers(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
         return False
     difference, size = abs(values[0] - values[1]), max(abs(values[0]), abs(values[1]))
     return bool(difference > size * 10**-DIGITS)
+
+
+def _says_nothing(side: tuple[Any, ...]) -> bool:
+    r"""An equation of numbers, such as `\cos\pi = -1`: math-verify holds any two that are true equal."""
+    from sympy import Eq
+
+    return isinstance(side[0], Eq) and not side[0].free_symbols
 
 
 def _number(expression: Any) -> Any:

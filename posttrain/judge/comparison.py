@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from posttrain.judge.numbers import Number
 from posttrain.judge.text import plain
-from posttrain.judge.units import Unit
+from posttrain.judge.units import NONE, Unit
 from posttrain.judge.values import Choice, Formula, Group, Named, Quantity, Value, Words, read, value
 
 TOLERANCE = Fraction(1, 1_000_000)
@@ -233,7 +233,7 @@ def _percent(gold: Quantity, answer: Quantity) -> bool:
     within = tolerance(left, right)
     if _is_share(gold.unit) and _is_share(answer.unit):
         return close(left.value, right.value, within)
-    if gold.unit.measures and answer.unit.measures:
+    if gold.unit != NONE and answer.unit != NONE:
         return False
     if _is_share(gold.unit):
         bare = close(left.value, right.value, within) and not _to_be_divided(left, right)

@@ -243,7 +243,7 @@ def test_a_base_is_a_row_and_sft_is_compared_with_it(
     outcome = OUTCOME | {"base": base}
     samples = join(PROBLEMS, outcome, verifier)
     assert samples[0]["base"]["completions"] == [WRONG, BARE]
-    metrics, without = (summary(samples, found, params_with({})) for found in (outcome, OUTCOME))
+    metrics, without = (summary(samples, found, params_with({}), verifier) for found in (outcome, OUTCOME))
     assert list(metrics)[:3] == ["base", "sft", "grpo"]
     # 1/2 and 0 of two problems: half of the resamples have one of each.
     gain = metrics["sft_gain"]
@@ -252,7 +252,7 @@ def test_a_base_is_a_row_and_sft_is_compared_with_it(
     assert {key: value for key, value in metrics.items() if key not in ("base", "sft_gain")} == without
     show(metrics)
     printed = capsys.readouterr().out
-    assert "evaluate | base | pass@1 0.000" in printed
+    assert "evaluate | base | maj@2 0.000 | pass@1 0.000" in printed
     assert "evaluate | SFT over the base indistinguishable: pass@1 +0.250 [+0.000, +0.500]" in printed
 
 

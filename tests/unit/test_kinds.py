@@ -112,6 +112,7 @@ KINDS: dict[str, list[Row]] = {
     "equation": [
         ("y = 2x+3", ("y=3+2x", "2x+3", "2x - y + 3 = 0"), ("y=2x-3", "2x+4")),
         ("3x-y+13=0", ("6x-2y+26=0", "y=3x+13"), ("3x-y+12=0", "3x+y+13=0")),
+        ("\\cos\\pi=-1", ("\\cos \\pi = -1",), ("\\cos\\frac{\\pi}{3}=\\frac{1}{2}", "\\sin\\pi=0")),
         ("\\cot x", ("cot x", "\\frac{1}{\\tan x}", "cot(x)"), ("\\tan x", "cot y")),
         ("f(x)=x^2", ("x^2", "f(x) = x\\cdot x"), ("x^3",)),
     ],
