@@ -34,6 +34,10 @@ WEIGHT_SYNC = (
 )
 """Options with which a server takes new weights, and reports the probabilities that TRL's correction needs."""
 
+CPU_BUILD = ["--no-enable-chunked-prefill"]
+"""Options of a server without GPUs. A prompt that is read in parts draws a token too many, which the engine takes back
+from the request's generator; torch has that for GPUs only, and the server would end with the first seeded request."""
+
 SERVER = "POSTTRAIN_VLLM_SERVER"
 """Set while a server of grpo runs, for the processes below: it is theirs to use and not to start."""
 
@@ -61,6 +65,7 @@ def command(params: Params, model: Path, takes_weights: bool) -> list[str]:
     named = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
     named += ["--trust-remote-code"] if params.model.trust_remote_code else []
     named += WEIGHT_SYNC if takes_weights else []
+    named += [] if vllm.gpus else CPU_BUILD
     return [interpreter(vllm), "-m", "vllm.entrypoints.cli.main", "serve", str(model), *named]
 
 

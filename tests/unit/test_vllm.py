@@ -153,6 +153,7 @@ def test_the_server_is_told_seed_type_and_gpus(params_with: ParamsWith) -> None:
         *("--gpu-memory-utilization", "0.3", "--max-model-len", "128", "--dtype", "bfloat16", "--seed", "7"),
         *("--model-impl", "auto", "--generation-config", "vllm", "--trust-remote-code"),
     ]
+    assert "--no-enable-chunked-prefill" in command(params_with({"launch.vllm.gpus": []}), MODEL, takes_weights=False)
     told = environment(params.launch.vllm, takes_weights=False)
     assert told["CUDA_VISIBLE_DEVICES"] == "2,3"
     assert "VLLM_SERVER_DEV_MODE" not in told

@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu-memory-utilization", type=float)
     parser.add_argument("--logprobs-mode")
     parser.add_argument("--trust-remote-code", action="store_true")
+    parser.add_argument("--no-enable-chunked-prefill", action="store_true")
     return parser
 
 
