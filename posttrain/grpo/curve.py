@@ -8,9 +8,15 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from posttrain.grpo.dynamic import REPLACED, ROUNDS, SAMPLED, totals, without_spread
-from posttrain.grpo.health import EQUAL, GENERATED, PROBE, TIMEOUTS
+from posttrain.grpo.health import DIFFERENCE, EQUAL, GENERATED, PROBE, RATIO, TIMEOUTS
 from posttrain.training.curve import Curve
 from posttrain.training.trl import GenerationBatch
+
+MISMATCH = (
+    *(DIFFERENCE, "sampling/sampling_logp_difference/max"),
+    *("sampling/importance_sampling_ratio/min", RATIO, "sampling/importance_sampling_ratio/max"),
+)
+"""How far vLLM and the trainer are apart; logged where vLLM generates and TRL corrects for it."""
 
 ALWAYS_SHOWN = ("reward/total", "advantage/mean", "advantage/std", "policy/kl_divergence")
 
@@ -30,7 +36,7 @@ MEASURES = {
     "completions/mean_length": "completions/mean_length",
     "completions/clipped_ratio": "completions/truncated_frac",
     PROBE: PROBE,
-    **{name: name for name in (ROUNDS, REPLACED, GENERATED, SAMPLED.format("total"))},
+    **{name: name for name in (ROUNDS, REPLACED, GENERATED, SAMPLED.format("total"), *MISMATCH)},
 }
 """What TRL logs, and the name that a person sees."""
 
@@ -45,7 +51,7 @@ class GRPOCurve(Curve):
         self.last_batch = last_batch
         names = {f"rewards/{name}/mean": f"reward/{name}" for name in rewards}
         sampled = {f"sampling/{name}": f"sampling/{name}" for name in names.values()}
-        shown = (*names.values(), *ALWAYS_SHOWN, PROBE, SAMPLED.format("accuracy"), GENERATED)
+        shown = (*names.values(), *ALWAYS_SHOWN, PROBE, SAMPLED.format("accuracy"), GENERATED, DIFFERENCE, RATIO)
         super().__init__("grpo", {**names, **MEASURES, **sampled}, shown)
 
     def on_log(

@@ -23,6 +23,7 @@ STD, KL, ENTROPY, GRAD_NORM = "advantage/std", "policy/kl_divergence", "policy/e
 EQUAL, LENGTH, CUT = "reward/zero_std_frac", "completions/mean_length", "completions/truncated_frac"
 PROBE, TIMEOUTS = "probe/accuracy", "reward/verifier_timeouts"
 SAMPLING, GENERATED = "sampling/", "sampling/generated"
+DIFFERENCE, RATIO = "sampling/sampling_logp_difference/mean", "sampling/importance_sampling_ratio/mean"
 MUST_BE_FINITE = ("loss", GRAD_NORM, KL, ENTROPY, STD)
 
 
@@ -186,6 +187,13 @@ def verifier_timeouts(view: View) -> str | None:
     return f"{count:.3g} of {completions:.4g} completions a step had no verdict, over {limit:.0%}"
 
 
+def mismatch(view: View) -> str | None:
+    rule, difference, ratio = view.health.mismatch, view.now(DIFFERENCE), view.now(RATIO)
+    if difference > rule.logp_difference_above:
+        return f"{DIFFERENCE} {difference:.3g}, over {rule.logp_difference_above:g}, at {RATIO} {ratio:.3g}"
+    return f"{RATIO} {ratio:.3g}, under {rule.ratio_below:g}" if ratio < rule.ratio_below else None
+
+
 def unselected(row: Row) -> Row:
     """The row with the rewards of all completions generated, where dynamic sampling chose those to train on.
 
@@ -267,6 +275,13 @@ RULES: dict[str, Entry] = {
         verifier_timeouts,
         "A completion without a verdict takes no part in its group's baseline.",
         "Look for endless or enormous answers in results/grpo/samples.jsonl.",
+    ),
+    "mismatch": Entry(
+        mismatch,
+        "vLLM draws from another distribution than the one that is trained, and the importance ratio takes from every "
+        "completion what it is off by.",
+        "Compare the versions, dtypes and weights of both (docs/vllm.md); for long completions "
+        "grpo.trl: {vllm_importance_sampling_mode: token_truncate}.",
     ),
 }
 

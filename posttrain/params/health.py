@@ -60,6 +60,13 @@ class ProbeFalls(Rule):
     """Fall of `probe/accuracy` below its best that is too much."""
 
 
+class Mismatch(Rule):
+    logp_difference_above: float = Field(gt=0)
+    """Mean distance between trainer and vLLM in the log-probability of a token that is too high."""
+    ratio_below: float = Field(gt=0, lt=1)
+    """Mean importance ratio that leaves too little of a step to learn from."""
+
+
 class Health(Section):
     """Thresholds of the health monitor, for unscaled advantages of rewards within [0, 1]; docs/health.md."""
 
@@ -93,6 +100,8 @@ class Health(Section):
     """Probe that got worse, at two probes in a row, while the reward did not fall."""
     verifier_timeouts: Above = Above(action="warn", above=0.05)
     """Share of a step's completions on which the verifier reached no verdict."""
+    mismatch: Mismatch = Mismatch(action="warn", logp_difference_above=0.05, ratio_below=0.5)
+    """Trainer and vLLM that give the same tokens other probabilities; seen only with `use_vllm`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from posttrain.grpo.health import RULES, Finding, Monitor
+from posttrain.grpo.health import DIFFERENCE, RATIO, RULES, Finding, Monitor
 from posttrain.params.file import load_params
 from posttrain.params.schema import Params
 from posttrain.reporting.page import read_curve
@@ -63,6 +63,7 @@ SICK: dict[str, list[Row]] = {
     "truncation": sick(completions_truncated_frac=ramp(0, 0.45), completions_mean_length=ramp(60, 80)),
     "probe_falls": sick(probe_accuracy=lambda step: 0.6 - 0.01 * max(0, step - 20)),
     "verifier_timeouts": sick(reward_verifier_timeouts=ramp(0, 30)),
+    "mismatch": [row | {DIFFERENCE: 0.001 * row["step"], RATIO: 0.98} for row in sick()],
 }
 SICK["probe_falls"] = [  # probed every tenth step only
     row if row["step"] % 10 == 0 else {name: value for name, value in row.items() if name != "probe/accuracy"}

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from posttrain.commands.check.resources import check_resources
+from posttrain.commands.check.rollouts import check_sampler
 from posttrain.commands.check.rules import (
     Finding,
     batches,
@@ -278,6 +279,7 @@ CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
     ("sft", check_trackers),
     ("grpo", check_trackers),
     ("grpo", check_rollouts),
+    ("grpo", check_sampler),
     ("grpo", check_problems),
     ("grpo", check_golds),
     ("grpo", check_rewards),
