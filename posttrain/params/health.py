@@ -100,7 +100,7 @@ class Health(Section):
     """Probe that got worse, at two probes in a row, while the reward did not fall."""
     verifier_timeouts: Above = Above(action="warn", above=0.05)
     """Share of a step's completions on which the verifier reached no verdict."""
-    mismatch: Mismatch = Mismatch(action="warn", logp_difference_above=0.05, ratio_below=0.5)
+    mismatch: Mismatch = Mismatch(action="warn", logp_difference_above=0.1, ratio_below=0.5)
     """Trainer and vLLM that give the same tokens other probabilities; seen only with `use_vllm`."""
 
     @model_validator(mode="before")

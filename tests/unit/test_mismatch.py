@@ -163,8 +163,8 @@ def test_without_the_correction_nothing_is_weighed_and_nothing_is_seen(trained: 
     ("error", "trl", "said"),
     [
         (0.02, {}, None),
-        (0.1, {}, "sampling_logp_difference/mean 0.1, over 0.05"),
-        (-0.1, {}, "sampling_logp_difference/mean 0.1, over 0.05"),
+        (0.2, {}, "sampling_logp_difference/mean 0.2, over 0.1"),
+        (-0.2, {}, "sampling_logp_difference/mean 0.2, over 0.1"),
         (0.4, {}, "importance_sampling_ratio/mean 0"),  # e^(8 x 0.4) is over 3, so every completion is masked
         (0.04, {"vllm_importance_sampling_clip_max": 1.1}, "importance_sampling_ratio/mean 0, under 0.5"),
     ],

@@ -497,6 +497,9 @@ def test_the_stand_in_answers_trls_own_client(ask: Callable[..., Params], monkey
     assert client.model == "models/sft"
     assert answer["prompt_ids"] == [[1, 2, 3], [4, 5]]
     assert len(answer["completion_ids"]) == 4
+    # Whatever vLLM would take from a model's generation_config.json, the request names.
+    named = {"repetition_penalty", "temperature", "top_p", "top_k", "min_p", "max_tokens"}
+    assert named <= set(asked()[-1])
 
 
 # The protocol of evaluation
