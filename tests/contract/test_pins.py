@@ -64,6 +64,15 @@ def test_the_environments_agree_on_what_moves_numbers() -> None:
         assert {name: others[name] for name in shared} == {name: pinned[name] for name in shared}, lock
 
 
+def test_the_server_of_the_tests_is_the_version_that_trains() -> None:
+    tried, used = locked("vllm-cpu.txt", "3.11"), locked("vllm.txt", "3.11")
+    assert {name: tried[name].partition("+")[0] for name in ("torch", "transformers")} == {
+        name: used[name] for name in ("torch", "transformers")
+    }
+    assert tried["vllm-cpu"] == used["vllm"]
+    assert not {one.name for one in listed("vllm-cpu-without.in")} & set(tried)
+
+
 def test_code_and_deployments_name_the_locked_versions() -> None:
     assert locked("lighteval.txt", "3.11")["lighteval"] == LIGHTEVAL_VERSION
     assert read_yaml(ROOT / "prefect.yaml")["prefect-version"] == locked("train.txt", "3.11")["prefect"]
