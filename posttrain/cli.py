@@ -217,8 +217,10 @@ def run_chat(arguments: argparse.Namespace) -> None:
 
 def run_gate(arguments: argparse.Namespace) -> None:
     from posttrain.evaluation.gate import check_gate
+    from posttrain.params.file import load_params
+    from posttrain.paths import PARAMS
 
-    check_gate()
+    check_gate(load_params(PARAMS))
 
 
 def run_rewards(arguments: argparse.Namespace) -> None:

@@ -1,34 +1,85 @@
 """Did GRPO gain what params ask for?
 
-Reads   results/evaluate/metrics.json
+Reads   params.yaml, results/evaluate/, the manifests and files that it was made from
 Run     posttrain gate
 """
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from posttrain import paths
 from posttrain.errors import GateError, InputError
+from posttrain.evaluation.statistics import Interval, Verdict
+from posttrain.outputs.facts import Origin, differences
+from posttrain.outputs.manifest import MANIFEST
+from posttrain.outputs.parents import require_out
+from posttrain.params.schema import Params
+
+PARENTS = {"prepare": paths.PREPARED, "sft": paths.SFT_MODEL, "grpo": paths.GRPO_MODEL}
 
 
-def check_gate() -> None:
-    """Say whether GRPO gained what params asked for, from results/evaluate/metrics.json.
+def passes(gain: Interval, verdict: Verdict, min_gain: float | None) -> bool:
+    """Whether a gain is what was asked for: at least so much, and told from chance.
 
-    Raises: GateError if not, InputError if there is nothing to judge.
+    A negative `min_gain` asks that nothing was lost: the whole interval is above it (non-inferiority).
     """
-    path = paths.EVALUATE_RESULTS / "metrics.json"
-    if not path.is_file():
-        raise InputError(
-            str(path), got="no such file", wanted="the output of `posttrain evaluate`", do="run `dvc repro` first"
-        )
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    gain, gate = metrics["gain"], metrics["gate"]
-    claim = f"{metrics['verdict']}, pass@1 {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-    if gate["min_gain"] is None:
+    if min_gain is None:
+        return True
+    if verdict == "too few problems":
+        return False
+    if min_gain < 0:
+        return gain.low >= min_gain
+    return gain.mean >= min_gain - 1e-9 and verdict == "improved"
+
+
+def check_gate(params: Params) -> None:
+    """Say whether GRPO gained what params ask for, by an evaluation of these params and of the models that are there.
+
+    Raises: GateError if it did not, InputError if there is nothing to judge, or something changed since.
+    """
+    require_current(require_out(paths.EVALUATE_RESULTS, "evaluate"), params)
+    metrics = json.loads((paths.EVALUATE_RESULTS / "metrics.json").read_text(encoding="utf-8"))
+    gain = Interval(*(metrics["gain"][key] for key in ("mean", "low", "high")))
+    minimum = params.evaluate.gate.min_gain
+    claim = f"{metrics['verdict']}, pass@1 {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+    if minimum is None:
         print(f"gate | off (evaluate.gate.min_gain is null) | {claim}")
-    elif gate["passed"]:
-        print(f"gate | held: {claim}, at least {gate['min_gain']:+g} asked for")
+    elif passes(gain, metrics["verdict"], minimum):
+        print(f"gate | held: {claim}, {asked(minimum)}")
     else:
         raise GateError(
-            f"The gate did not hold: {claim}; evaluate.gate.min_gain asks for {gate['min_gain']:+g} and an interval "
-            "above 0.\nLook at results/report.html: the curves say whether GRPO learned, the samples what it learned."
+            f"The gate did not hold: {claim}; evaluate.gate.min_gain is {minimum:+g}: {asked(minimum)}.\n"
+            "Look at results/report.html: the curves say whether GRPO learned, the samples what it learned."
         )
+
+
+def asked(min_gain: float) -> str:
+    if min_gain < 0:
+        return f"an interval above {min_gain:+g} asked for"
+    return f"at least {min_gain:+g} and an interval above 0 asked for"
+
+
+def require_current(manifest: dict[str, Any], params: Params) -> None:
+    """Refuse results of other params, data or models than those that are here. What the gate asks may change.
+
+    Raises: InputError
+    """
+    for stage, folder in PARENTS.items():
+        require_out(folder, stage)
+    now = Origin("evaluate", params).record
+    changed = differences(*(facts(record) for record in (manifest, now)))
+    if changed:
+        raise InputError(
+            str(paths.EVALUATE_RESULTS / MANIFEST),
+            got=f"results of something else: {'; '.join(changed[:5])}",
+            wanted="an evaluation of the present params, data and models",
+            do="run `dvc repro`",
+        )
+
+
+def facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What results are of, the gate left out."""
+    params = dict(record.get("params") or {})
+    params["evaluate"] = {key: value for key, value in (params.get("evaluate") or {}).items() if key != "gate"}
+    return {"params": params, "parents": record.get("parents") or {}, "inputs": record.get("inputs") or {}}
