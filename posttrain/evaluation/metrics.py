@@ -10,15 +10,15 @@ from typing import Any
 
 from posttrain import paths
 from posttrain.errors import InputError
+from posttrain.evaluation import statistics
+from posttrain.evaluation.gate import passes
 from posttrain.evaluation.rows import ROWS
-from posttrain.evaluation.statistics import Interval, bootstrap_interval, sign_flip_p_value, verdict
+from posttrain.evaluation.statistics import Interval, interval, pass_at_k, verdict
 from posttrain.evaluation.votes import majorities
 from posttrain.judge.answers import declared_answer
 from posttrain.judge.kinds import kind_of_difference
 from posttrain.params.schema import Params
 from posttrain.rewards.scoring import Verifier, judge
-
-PAIRED_SEED = 0  # of the resampling, which is part of the method and not of the experiment
 
 
 def require_golds(problems: list[dict[str, Any]]) -> None:
@@ -76,27 +76,32 @@ def summary(
         name: model_metrics(samples, name, outcome[name]["metrics"], verifier) for name in rows_of(outcome)
     }
     if "base" in metrics:
-        gain, p_value = paired_gain(samples, "base", "sft")
-        metrics["sft_gain"] = asdict(gain) | {"p_value": p_value, "verdict": verdict(gain)}
-    gain, p_value = paired_gain(samples, "sft", "grpo")
-    minimum = params.evaluate.gate.min_gain
+        metrics["sft_gain"] = paired_gain(samples, "base", "sft")
+    gain, minimum = paired_gain(samples, "sft", "grpo"), params.evaluate.gate.min_gain
+    claim = gain.pop("verdict")
     return {
         **metrics,
-        "gain": asdict(gain) | {"p_value": p_value},
-        "verdict": verdict(gain),
+        "gain": gain,
+        "verdict": claim,
         "gate": {
             "min_gain": minimum,
-            "passed": minimum is None or (gain.mean >= minimum - 1e-9 and verdict(gain) == "improved"),
+            "passed": passes(Interval(gain["mean"], gain["low"], gain["high"]), claim, minimum),
         },
         "problems": len(samples),
         "samples_per_problem": params.evaluate.num_samples,
     }
 
 
-def paired_gain(samples: list[dict[str, Any]], before: str, after: str) -> tuple[Interval, float]:
-    """The gain in pass@1 over the same problems, and how likely chance alone gives one as large."""
-    differences_P = [_mean(row[after]["correct"]) - _mean(row[before]["correct"]) for row in samples]
-    return bootstrap_interval(differences_P, PAIRED_SEED), sign_flip_p_value(differences_P, PAIRED_SEED)
+def paired_gain(samples: list[dict[str, Any]], before: str, after: str) -> dict[str, Any]:
+    """The gain in pass@1 over the same problems: interval, p-value, verdict, and the smallest gain that would show."""
+    n = len(samples[0][before]["correct"])
+    pair = [[_mean(row[name]["correct"]) for row in samples] for name in (before, after)]
+    gain = statistics.gain(*pair, n)
+    return asdict(gain) | {
+        "p_value": statistics.p_value(*pair, n),
+        "detectable": statistics.detectable(*pair, n),
+        "verdict": verdict(gain, len(samples)),
+    }
 
 
 def model_metrics(
@@ -105,13 +110,12 @@ def model_metrics(
     """pass@k and maj@k of our verdicts, the interval of pass@1, the form; lighteval's own numbers beside them."""
     rows = [row[name] for row in samples]
     rewards = [reward for row in rows for reward in row["rewards"]]
-    means_P = [_mean(row["correct"]) for row in rows]
-    interval = bootstrap_interval(means_P, PAIRED_SEED)
+    found = interval([_mean(row["correct"]) for row in rows], len(rows[0]["correct"]))
     return {
-        "pass@1": _mean(means_P),
+        "pass@1": found.mean,
         **many_samples(rows, verifier),
-        "pass@1_low": interval.low,
-        "pass@1_high": interval.high,
+        "pass@1_low": found.low,
+        "pass@1_high": found.high,
         "format": _mean([reward["format"] for reward in rewards]),
         "finished": _mean([float(value) for row in rows for value in row["finished"]]),
         "undecided": sum(reward["accuracy"] is None for reward in rewards),
@@ -121,22 +125,25 @@ def model_metrics(
 
 
 def many_samples(rows: list[dict[str, Any]], verifier: Verifier) -> dict[str, float]:
-    """pass@n and maj@n; nothing for one sample a problem."""
-    n = len(rows[0]["correct"]) if rows else 1
+    """pass@k for every k from 2, and maj@n; nothing for one sample a problem."""
+    n = len(rows[0]["correct"])
     if n == 1:
         return {}
+    right_P = [int(sum(row["correct"])) for row in rows]
     answers_P = [[declared_answer(text) for text in row["completions"]] for row in rows]
     votes_P = majorities(answers_P, [row["correct"] for row in rows], verifier)
-    return {f"pass@{n}": _mean([max(row["correct"]) for row in rows]), f"maj@{n}": _mean(votes_P)}
+    passed = {f"pass@{k}": _mean([pass_at_k(right, n, k) for right in right_P]) for k in range(2, n + 1)}
+    return {**passed, f"maj@{n}": _mean(votes_P)}
 
 
 def show(metrics: dict[str, Any]) -> None:
     """The models and what is claimed, one line each."""
+    n = metrics["samples_per_problem"]
     for name in rows_of(metrics):
         m = metrics[name]
-        extra = [f"{key} {m[key]:.3f}" for key in sorted(m) if key.startswith(("pass@", "maj@")) and "_" not in key]
-        interval = f"[{m['pass@1_low']:.3f}, {m['pass@1_high']:.3f}]"
-        print(f"evaluate | {name:4} | {' | '.join(extra)} | pass@1 95 % {interval} | format {m['format']:.3f}")
+        shown = ["pass@1", *([f"pass@{n}", f"maj@{n}"] if n > 1 else [])]
+        values, limits = [f"{key} {m[key]:.3f}" for key in shown], f"[{m['pass@1_low']:.3f}, {m['pass@1_high']:.3f}]"
+        print(f"evaluate | {name:4} | {' | '.join(values)} | pass@1 95 % {limits} | format {m['format']:.3f}")
         if m["lighteval_differs"]:
             print(f"evaluate | {name:4} | lighteval's own verdict differs on {m['lighteval_differs']} completions")
         if m["undecided"]:
@@ -147,7 +154,8 @@ def show(metrics: dict[str, Any]) -> None:
     gain = metrics["gain"]
     print(
         f"evaluate | {metrics['verdict']}: pass@1 {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}], "
-        f"paired p {gain['p_value']:.2g}, {metrics['problems']} problems x {metrics['samples_per_problem']} samples"
+        f"paired p {gain['p_value']:.2g}, {metrics['problems']} problems x {n} samples, "
+        f"which show a gain of {gain['detectable']:.3f} four times in five"
     )
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation may claim: pass@k, majority votes, intervals, and a paired comparison of two models.
+"""What an evaluation may claim: pass@k, intervals, and a paired comparison of two models.
 
 The unit is the problem, not the completion: completions of one problem are not independent. Interval, p-value and
 verdict of a gain come from one method, so they cannot contradict each other. All of it speaks of these two checkpoints
@@ -8,8 +8,7 @@ intervals hold.
 Shapes: P problems, n completions of each.
 """
 
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import comb, sqrt
@@ -180,17 +179,3 @@ def verdict(gain: Interval, problems: int) -> Verdict:
 def pass_at_k(right: int, n: int, k: int) -> float:
     """The chance that one of k completions drawn from these n is right (Chen et al. 2021, arXiv:2107.03374)."""
     return 1 - comb(n - right, k) / comb(n, k)
-
-
-def majority(answers: Sequence[Hashable | None], right: Sequence[bool]) -> float:
-    """The chance that a vote of these completions is right: maj@n. No answer is no vote; ties are broken at random.
-
-    `answers` are equal where the judge says so, and then equally right.
-    """
-    votes = Counter(answer for answer in answers if answer is not None)
-    if not votes:
-        return 0.0
-    most = max(votes.values())
-    winners = [answer for answer, number in votes.items() if number == most]
-    correct = {answer for answer, verdict in zip(answers, right, strict=True) if verdict}
-    return sum(answer in correct for answer in winners) / len(winners)

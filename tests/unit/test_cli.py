@@ -1,7 +1,6 @@
 """The `posttrain` command: exit codes, messages, and a help that comes at once."""
 
 import importlib
-import json
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import pytest
 
 from posttrain.cli import main
 from posttrain.params.schema import Params
-from posttrain.paths import EVALUATE_RESULTS, PARAMS, PREPARED
+from posttrain.paths import PARAMS, PREPARED
 from tests.conftest import PROJECT
 
 WORDS = ("prepare", "sft", "grpo", "evaluate", "report")
@@ -120,26 +119,6 @@ def test_after_a_stage_sigterm_means_what_it_meant_before(
     before, meanwhile = handlers
     assert meanwhile is not before
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.parametrize(("min_gain", "passed", "code"), [(0.2, True, 0), (0.2, False, 3), (None, True, 0)])
-def test_the_gate_has_an_exit_code_of_its_own(
-    project: Path, min_gain: float | None, passed: bool, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    EVALUATE_RESULTS.mkdir(parents=True)
-    metrics = {
-        "gain": {"mean": 0.1, "low": 0.0, "high": 0.2},
-        "verdict": "indistinguishable",
-        "gate": {"min_gain": min_gain, "passed": passed},
-    }
-    (EVALUATE_RESULTS / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    assert main(["gate"]) == code
-    assert ("did not hold" in capsys.readouterr().err) is (code == 3)
-
-
-def test_a_gate_before_evaluation_exits_2(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["gate"]) == 2
-    assert "results/evaluate/metrics.json" in capsys.readouterr().err
 
 
 def test_recipes_are_listed_merged_and_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     evaluation = {
         "sft": model_metrics(0.45),
         "grpo": model_metrics(0.82),
-        "gain": {"mean": 0.37, "low": 0.3, "high": 0.44, "p_value": 0.0001},
+        "gain": {"mean": 0.37, "low": 0.3, "high": 0.44, "p_value": 0.0001, "detectable": 0.1},
         "verdict": "improved",
         "gate": {"min_gain": 0.2, "passed": True},
         "problems": 2,
