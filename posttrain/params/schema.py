@@ -341,8 +341,8 @@ class Gate(Section):
     """Demand of `posttrain gate`."""
 
     min_gain: float | None
-    """Smallest gain in pass@1 from SFT to GRPO that the gate lets through, if it is told from chance. Negative: the loss
-    that it lets through, which the whole interval has to stay above. null switches it off."""
+    """Smallest gain in pass@1 from SFT to GRPO that the gate lets through, if it is told from chance. Negative: the
+    largest loss, which the whole interval has to stay above. null switches it off."""
 
 
 class Evaluate(Section):
