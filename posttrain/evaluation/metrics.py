@@ -95,11 +95,11 @@ def summary(
 def paired_gain(samples: list[dict[str, Any]], before: str, after: str) -> dict[str, Any]:
     """The gain in pass@1 over the same problems: interval, p-value, verdict, and the smallest gain that would show."""
     n = len(samples[0][before]["correct"])
-    pair = [[_mean(row[name]["correct"]) for row in samples] for name in (before, after)]
-    gain = statistics.gain(*pair, n)
+    before_P, after_P = ([_mean(row[name]["correct"]) for row in samples] for name in (before, after))
+    gain = statistics.gain(before_P, after_P, n)
     return asdict(gain) | {
-        "p_value": statistics.p_value(*pair, n),
-        "detectable": statistics.detectable(*pair, n),
+        "p_value": statistics.p_value(before_P, after_P, n),
+        "detectable": statistics.detectable(before_P, after_P, n),
         "verdict": verdict(gain, len(samples)),
     }
 
