@@ -9,7 +9,7 @@ Run     posttrain grpo
 The advantage of a completion is its reward minus the mean reward of its group: no value network.
 
 A run that a health rule stops publishes what it has and exits with 0, so that it can be evaluated; metrics.json, the
-manifest of models/grpo and the last line say that it was stopped.
+manifest of models/grpo and the last line say that it was stopped. One whose numbers are lost publishes nothing.
 """
 
 import time
@@ -19,7 +19,7 @@ from posttrain.grpo.batch_rewards import BatchRewards
 from posttrain.grpo.curve import summary
 from posttrain.grpo.samples import show_sample
 from posttrain.grpo.trainer import Trainer, trainer_config
-from posttrain.grpo.watch import closing_line, health_metrics, hold_out
+from posttrain.grpo.watch import closing_lines, health_metrics, hold_out
 from posttrain.outputs.checkpoints import Checkpoints
 from posttrain.outputs.facts import Origin
 from posttrain.outputs.manifest import read_jsonl, unpublished
@@ -29,6 +29,7 @@ from posttrain.params.schema import Params
 from posttrain.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
 from posttrain.rewards.scoring import Scoring
 from posttrain.training.card import card
+from posttrain.training.changed import changed_metric
 from posttrain.training.config import start
 from posttrain.training.export import plain_model
 from posttrain.training.models import load_tokenizer
@@ -73,12 +74,13 @@ def run(params: Params) -> None:
         samples = [
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)
         ]
+        outcome |= changed_metric(plain, SFT_MODEL)
         publish(trainer, plain, outcome, samples, checkpoints.origin)
         checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("grpo", seconds=seconds, checkpoints=checkpoints.cost())
     show_sample(samples[0])
-    if (line := closing_line(outcome)) is not None:
+    for line in closing_lines(outcome):
         print(f"grpo | {line}")
     print(f"grpo | wrote {GRPO_MODEL}/ in {seconds:.0f} s | next: posttrain evaluate")
 

@@ -27,6 +27,7 @@ from posttrain.sft.samples import sample_rows
 from posttrain.sft.traces import to_dataset
 from posttrain.sft.trainer import Trainer, curve, trainer_config
 from posttrain.training.card import card
+from posttrain.training.changed import changed_metric, start_of
 from posttrain.training.config import start
 from posttrain.training.curve import Curve
 from posttrain.training.export import gathered_model, plain_model
@@ -34,6 +35,7 @@ from posttrain.training.given import given_model
 from posttrain.training.models import parameters
 from posttrain.training.publish import publish_model, publish_results
 from posttrain.training.resume import Resume
+from posttrain.training.standstill import standstill
 
 NUM_SAMPLES = 4
 SAMPLE_TOKENS = 256
@@ -81,6 +83,7 @@ def train(params: Params) -> None:
     with unpublished("sft") as folder:
         config = trainer_config(params, folder / "trainer")  # first: ZeRO-3 shares weights out as they are loaded
         model, tokenizer = base_model(params, rows)
+        began_at = start_of(model, params.model)
         dataset, too_long = to_dataset(rows, tokenizer, params)
         print(f"sft | {parameters(model):,} parameters | {len(dataset)} traces, {too_long} longer than sft.max_length")
         trainer = Trainer(params, model, tokenizer, dataset, config, resume=Resume(checkpoints, params.launch))
@@ -91,10 +94,13 @@ def train(params: Params) -> None:
         if (plain := plain_model(trainer, params.model.name_or_path, params, tokenizer, folder)) is None:
             return  # the main process publishes
         metrics = trainer.metrics() | {"parameters": plain.num_parameters(), "too_long": too_long}
+        metrics |= changed_metric(plain, began_at)
         publish(plain, tokenizer, trainer.curve, metrics, samples, checkpoints.origin.record)
     checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("sft", seconds=seconds, checkpoints=checkpoints.cost())
+    if (line := standstill(metrics, "the one that it started from")) is not None:
+        print(f"sft | {line}")
     print(f"sft | loss {metrics['loss']:.4g} | wrote {SFT_MODEL}/ in {seconds:.0f} s | next: posttrain grpo")
 
 

@@ -25,6 +25,8 @@ PROBE, TIMEOUTS = "probe/accuracy", "reward/verifier_timeouts"
 SAMPLING, GENERATED = "sampling/", "sampling/generated"
 DIFFERENCE, RATIO = "sampling/sampling_logp_difference/mean", "sampling/importance_sampling_ratio/mean"
 MUST_BE_FINITE = ("loss", GRAD_NORM, KL, ENTROPY, STD)
+LOST = "lost/"
+"""Before the name of something else in a row that is no finite number, such as a weight."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,9 @@ def mean(rows: list[dict[str, float]], name: str) -> float:
 
 
 def not_finite(view: View) -> str | None:
-    bad = [name for name in MUST_BE_FINITE if not math.isfinite(view.row.get(name, 0.0))]
+    lost = [name for name in view.row if name.startswith(LOST)]
+    bad = [name for name in (*MUST_BE_FINITE, *lost) if not math.isfinite(view.row.get(name, 0.0))]
+    bad = [name.removeprefix(LOST) for name in bad]
     return f"{', '.join(bad)} {'is' if len(bad) == 1 else 'are'} no finite number" if bad else None
 
 

@@ -21,6 +21,7 @@ from posttrain.params.schema import Optimisation, Params
 from posttrain.prompts import prompt_messages
 from posttrain.training.batches import batch_plan
 from posttrain.training.config import optimisation_kwargs
+from posttrain.training.divergence import Diverged, diverged
 from posttrain.training.export import gathered_model
 from posttrain.training.lora import adapter_config, loading
 from posttrain.training.models import DTYPES, align_special_tokens
@@ -60,7 +61,7 @@ class Trainer(GRPOTrainer):
         self.sampling = DynamicSampling(SparePrompts(len(rows), params.seed, grpo.dynamic_sampling.max_rounds))
         self.curve = GRPOCurve(rewards.names, self.last_batch)
         self.probe = ProbeWatch(grpo, self.solve_probe)
-        self.health = HealthWatch(params, self.curve)
+        self.health = HealthWatch(params, self.curve, prompt_ids(rows[0], tokenizer, params), self.diverged)
         self.kept = KeptCompletions(grpo.keep_completions_steps, rewards.names, self.last_batch)
         super().__init__(
             model=str(model),  # TRL loads it twice: the policy, and the reference of the KL divergence
@@ -80,6 +81,17 @@ class Trainer(GRPOTrainer):
         """In the order in which they are told: the probe adds a column, the curve makes the row that health reads."""
         clock = StepClock("grpo", self.stopwatch)
         return [self.probe, self.curve, self.health, self.sampling.spare, self.kept, clock]
+
+    def some_ids(self) -> list[int]:
+        return self.health.ids
+
+    def step_is_known(self, loss: torch.Tensor, norm: Any) -> None:
+        """A run that rolls back takes the step; the health monitor sees what it did to the weights."""
+        if self.params.grpo.health.not_finite.action == "stop":
+            super().step_is_known(loss, norm)
+
+    def diverged(self, step: int, saw: str) -> Diverged:
+        return diverged(self, step, f"health rule not_finite: {saw}")
 
     def generate_and_score(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if self.sampling and self.model.training:
@@ -124,14 +136,23 @@ def to_dataset(rows: list[dict[str, Any]], params: Params) -> Dataset:
     )
 
 
+def prompt_ids(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, params: Params) -> list[int]:
+    messages = prompt_messages(row["problem"], params.prompts.system)
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
 def trainer_config(params: Params, output_dir: Path) -> GRPOConfig:
     grpo = params.grpo
+    # A mean for a loss that is no number, or the sum since the last row would stay none after a rollback.
+    filtered = {"logging_nan_inf_filter": grpo.health.not_finite.action == "rollback"}
     plan = batch_plan(grpo.prompts_per_step * grpo.num_generations, params.launch.micro_batch_size, world_size())
     return configure(
         GRPOConfig,
         "grpo.trl",
         grpo.trl,
-        **optimisation_kwargs(grpo, params.seed, params.launch, output_dir),
+        **(optimisation_kwargs(grpo, params.seed, params.launch, output_dir) | filtered),
         **plan.trainer_kwargs(),
         **grpo.model_dump(exclude=OURS),
         reward_weights=[reward.weight for reward in params.rewards.named().values()],

@@ -2,84 +2,30 @@
 
 `ProbeWatch` goes before the curve among the trainer's callbacks, because it adds a column; `HealthWatch` after it,
 because it reads the row. Neither draws a random number, so a watched run and an unwatched one are the same bytes until
-a rule acts. Weights are kept on the CPU, in the memory of each process (under ZeRO-3 of the first): one copy of what is
-trained for `not_finite`, two for `rollback`, one more for `publish: best`.
+a rule acts. Weights are kept on the CPU, in the memory of each process (under ZeRO-3 of the first): two copies of what
+is trained for `rollback`, one more for `publish: best`.
 """
 
 import hashlib
+import math
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
-import torch.distributed
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from posttrain.errors import InputError
-from posttrain.grpo.health import PROBE, RULES, Finding, Monitor
-from posttrain.launch.layout import is_main, world_size
+from posttrain.grpo.health import LOST, PROBE, RULES, Finding, Monitor
 from posttrain.params.schema import GRPO, Params
 from posttrain.training.curve import Curve
+from posttrain.training.standstill import METRIC, standstill
+from posttrain.training.weights import Weights, lost_weights, sees_numbers
 
 ROLLBACK_FACTOR = 0.5
 """Factor of the learning rate at every rollback."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A copy of what is trained, on the CPU."""
-
-    step: int
-    tensors: dict[str, torch.Tensor]
-
-    @classmethod
-    def of(cls, model: PreTrainedModel, step: int) -> "Weights":
-        with gathered_parameters(model):
-            found = trained(model).items() if keeps(model) else ()
-            return cls(step, {name: value.detach().to("cpu", copy=True) for name, value in found})
-
-    @torch.no_grad()
-    def restore(self, model: PreTrainedModel) -> None:
-        with gathered_parameters(model, modifier_rank=0):
-            for name, value in trained(model).items() if keeps(model) else ():
-                value.copy_(self.tensors[name])
-
-
-@contextmanager
-def gathered_parameters(model: PreTrainedModel, modifier_rank: int | None = None) -> Iterator[None]:
-    """What is trained in one piece, where ZeRO-3 shares it out; what the modifying rank changes, all get."""
-    if not is_sharded(model):
-        yield
-        return
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(list(trained(model).values()), modifier_rank=modifier_rank):
-        yield
-
-
-def is_sharded(model: PreTrainedModel) -> bool:
-    return any(hasattr(value, "ds_id") for value in model.parameters())
-
-
-def keeps(model: PreTrainedModel) -> bool:
-    """Whether this process holds copies: each one of what it has whole, the first one of what is shared out."""
-    return is_main() or not is_sharded(model)
-
-
-def finite(model: PreTrainedModel) -> bool:
-    """Whether what is trained is all numbers, in every process."""
-    values = (getattr(value, "ds_tensor", value) for value in trained(model).values())
-    sound = torch.tensor(float(all(bool(value.isfinite().all()) for value in values)), device=model.device)
-    if world_size() > 1:
-        torch.distributed.all_reduce(sound, torch.distributed.ReduceOp.MIN)
-    return bool(sound)
-
-
-def trained(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
 def hold_out(rows: list[dict[str, Any]], problems: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -152,12 +98,18 @@ def with_rng_preserved(solve: Callable[[], float], model: PreTrainedModel) -> fl
 
 
 class HealthWatch(TrainerCallback):
-    """Prints the monitor's findings and does what params ask for."""
+    """Prints the monitor's findings and does what params ask for.
+
+    `diverged` makes the error that ends a run whose numbers are lost, from a step and what was seen.
+    """
 
     resume_key = "health"
 
-    def __init__(self, params: Params, curve: Curve) -> None:
+    def __init__(self, params: Params, curve: Curve, ids: list[int], diverged: Callable[[int, str], Exception]) -> None:
         self.monitor, self.curve = Monitor(params), curve
+        self.ids, self.diverged = ids, diverged
+        self.lost: str | None = None
+        """What the last step lost: a weight by its name, or the model's opinion on `ids`."""
         self.findings: list[Finding] = []
         self.rollbacks: list[dict[str, Any]] = []
         self.stopped: Finding | None = None
@@ -165,8 +117,7 @@ class HealthWatch(TrainerCallback):
         actions = {name: getattr(health, name).action for name in RULES}
         self.every_rows = health.window
         # A rule speaks up to a window after the sickness began, so a rollback goes back two copies, not one.
-        copies = 2 if "rollback" in actions.values() else int(actions["not_finite"] == "stop")
-        self.kept: deque[Weights] = deque(maxlen=copies)
+        self.kept: deque[Weights] = deque(maxlen=2 if "rollback" in actions.values() else 0)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         if self.kept.maxlen and not self.kept:
@@ -174,8 +125,10 @@ class HealthWatch(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Lost weights are logged at once: the next generation would fail before the next row."""
-        if not control.should_log and self.kept.maxlen:
-            control.should_log = not finite(kw["model"])
+        self.lost = next(iter(lost_weights(kw["model"])), None)
+        if self.lost is None and not sees_numbers(kw["model"], self.ids):
+            self.lost = "log-probabilities"
+        control.should_log |= self.lost is not None
 
     def on_log(
         self,
@@ -187,27 +140,26 @@ class HealthWatch(TrainerCallback):
     ) -> None:
         if logs is None or "loss" not in logs:
             return
-        found = self.monitor.observe(self.curve.rows[-1])
+        lost = {} if self.lost is None else {LOST + self.lost: math.nan}
+        found = self.monitor.observe({**self.curve.rows[-1], **lost})
         self.findings += found
         for finding in found if state.is_world_process_zero else []:
             say(f"step {finding.step}: {finding}")
         actions = {finding.action: finding for finding in reversed(found)}  # the first of the table wins
         if "stop" in actions:
-            self._stop(actions["stop"], state, control, kwargs["model"])
+            self._stop(actions["stop"], state, control)
         elif "rollback" in actions:
             self._roll_back(actions["rollback"], state, kwargs)
         elif self.kept.maxlen and not found and len(self.curve.rows) % self.every_rows == 0:
             self.kept.append(Weights.of(kwargs["model"], state.global_step))
 
-    def _stop(self, finding: Finding, state: TrainerState, control: TrainerControl, model: PreTrainedModel) -> None:
+    def _stop(self, finding: Finding, state: TrainerState, control: TrainerControl) -> None:
+        if finding.rule == "not_finite":
+            raise self.diverged(state.global_step, finding.saw)
         self.stopped = finding
         control.should_training_stop = True
         control.should_save = False  # a run that went on from here would not know that it was to stop
-        step = state.global_step
-        if finding.rule == "not_finite" and self.kept:
-            self.kept[-1].restore(model)
-            step = self.kept[-1].step
-        say(f"STOPPED by {finding.rule} with the weights of step {step}")
+        say(f"STOPPED by {finding.rule} with the weights of step {state.global_step}")
 
     def _roll_back(self, finding: Finding, state: TrainerState, trainer: dict[str, Any]) -> None:
         """Restore the older copy, with empty optimizer moments (they led here) and half the learning rate from now on.
@@ -232,11 +184,6 @@ class HealthWatch(TrainerCallback):
             f"learning rate is {peak:g} from now on"
         )
 
-    def published_step(self, last: int) -> int:
-        """The step whose weights the model holds after training."""
-        lost = self.stopped is not None and self.stopped.rule == "not_finite" and self.kept
-        return self.kept[-1].step if lost else last
-
     def resume_state(self) -> dict[str, Any]:
         return {
             "monitor": self.monitor.state(),
@@ -258,7 +205,7 @@ def say(text: str) -> None:
 
 def finalize(model: PreTrainedModel, state: TrainerState, probe: ProbeWatch, health: HealthWatch) -> dict[str, Any]:
     """Put the weights to publish into the model; the content of results/grpo/health.json."""
-    published = health.published_step(state.global_step)
+    published = state.global_step
     if probe.best is not None:
         probe.best.restore(model)
         published = probe.best.step
@@ -276,21 +223,27 @@ def health_metrics(outcome: dict[str, Any]) -> dict[str, float]:
     steps, values = outcome["steps"], [probe["accuracy"] for probe in outcome["probe"]]
     return {
         "health/findings": len(outcome["findings"]),
+        **({METRIC: outcome[METRIC]} if METRIC in outcome else {}),
         **({"stopped_at_step": steps["trained"]} if outcome["stopped_by"] else {}),
         **({"published_step": steps["published"]} if steps["published"] != steps["asked"] else {}),
         **({"probe/accuracy_first": values[0], "probe/accuracy": values[-1]} if values else {}),
     }
 
 
-def closing_line(outcome: dict[str, Any]) -> str | None:
-    """What the end of a run has to say loudly; None after a complete run whose last weights are published."""
-    steps = outcome["steps"]
+def closing_lines(outcome: dict[str, Any]) -> list[str]:
+    """What the end of a run has to say loudly; nothing after a complete run that moved weights and publishes its last.
+
+    `outcome` is the content of health.json.
+    """
+    steps, lines = outcome["steps"], []
     if outcome["stopped_by"]:
-        return (
+        lines.append(
             f"STOPPED after {steps['trained']} of {steps['asked']} steps by health rule {outcome['stopped_by']}; "
             f"the weights are those of step {steps['published']}"
         )
-    if steps["published"] != steps["trained"]:
+    elif steps["published"] != steps["trained"]:
         best = max(probe["accuracy"] for probe in outcome["probe"])
-        return f"publishes step {steps['published']} of {steps['trained']}: probe/accuracy {best:.3g}, the best"
-    return None
+        lines.append(f"publishes step {steps['published']} of {steps['trained']}: probe/accuracy {best:.3g}, the best")
+    if (still := standstill(outcome, "the one that it started from")) is not None:
+        lines.append(still)
+    return lines

@@ -17,6 +17,12 @@ class Rule(Section):
     `stop` ends the training early and publishes what there is."""
 
 
+class NotFinite(Section):
+    action: Literal["stop", "rollback"]
+    """Reaction to lost numbers, which no model is published with. `stop` ends the run with exit code 2 and publishes
+    nothing; `rollback` goes back to sound weights and halves the learning rate."""
+
+
 class Above(Rule):
     above: float = Field(gt=0)
     """Mean over `window` rows above which the rule speaks."""
@@ -76,8 +82,9 @@ class Health(Section):
     """Training accuracy from which on equal rewards and a settled policy are success."""
     max_rollbacks: int = Field(default=2, ge=1)
     """Rollbacks after which the next finding stops the run."""
-    not_finite: Rule = Rule(action="stop")
-    """Loss, gradient norm, KL divergence, entropy or advantage/std that is no finite number, at once."""
+    not_finite: NotFinite = NotFinite(action="stop")
+    """Loss, gradient norm, KL divergence, entropy, advantage/std, weight or log-probability that is no finite number,
+    at once."""
     exploding_gradients: Above = Above(action="warn", above=10.0)
     """Gradient norm that is too high."""
     kl_divergence: Above = Above(action="warn", above=0.05)
@@ -109,6 +116,10 @@ class Health(Section):
         """A rule that is written in part keeps the rest of its default."""
         if not isinstance(data, dict):
             return data
-        rules = {name: field.default for name, field in cls.model_fields.items() if isinstance(field.default, Rule)}
+        rules = {
+            name: field.default
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, Rule | NotFinite)
+        }
         written = {name: data[name] for name in rules if isinstance(data.get(name), dict)}
         return {**data, **{name: {**rules[name].model_dump(), **written[name]} for name in written}}

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from posttrain.params.schema import Params
 from posttrain.training.from_scratch import random_model, train_tokenizer
 from posttrain.training.lora import check_targets, loading
-from posttrain.training.models import align_special_tokens, load_model, load_tokenizer
+from posttrain.training.models import align_special_tokens, load_model, load_tokenizer, require_rows
 
 FROM_SCRATCH = "scratch"
 
@@ -19,6 +19,7 @@ def base_model(params: Params, rows: list[dict[str, str]]) -> tuple[PreTrainedMo
     else:
         tokenizer = load_tokenizer(params.model.name_or_path, params.model)
         model = load_model(params.model.name_or_path, params.model, **loading(params))
+        require_rows(model, tokenizer, params.model.name_or_path)
     check_targets(model, params)
     align_special_tokens(model, tokenizer)
     return model, tokenizer

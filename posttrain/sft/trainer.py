@@ -59,6 +59,10 @@ class Trainer(SFTTrainer):
             resume=resume,
         )
 
+    def some_ids(self) -> list[int]:
+        ids: list[int] = self.train_dataset[0]["input_ids"]
+        return ids
+
     def train_sampler(self, sampler: Any) -> Any:
         """One that leaves out up to batch_size - 1 rows an epoch, other ones each time.
 

@@ -14,6 +14,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from posttrain.training.standstill import standstill
+
 CARD = "README.md"
 METHODS = {
     "sft": "supervised fine-tuning on reasoning traces",
@@ -51,6 +53,7 @@ def card(record: dict[str, Any], metrics: dict[str, Any], problem: str, completi
             "|---|---|",
             *rows,
             "",
+            *still(metrics),
             f"{measured}What it does on held-out problems is in the evaluation of the project.",
             "",
             "## A greedy completion of a training problem",
@@ -76,6 +79,12 @@ def card(record: dict[str, Any], metrics: dict[str, Any], problem: str, completi
     )
 
 
+def still(metrics: dict[str, Any]) -> list[str]:
+    """A paragraph about a run that moved few weights or none."""
+    line = standstill(metrics, "the one that it started from")
+    return [] if line is None else [f"**{line}.**", ""]
+
+
 def front_matter(stage: str, params: dict[str, Any], parent: Path | None) -> str:
     """What the Hub reads; a base model and a licence only where they are known."""
     origin = params["model"]["name_or_path"]
@@ -99,7 +108,7 @@ def licence_of(folder: Path) -> str | None:
         text = (folder / CARD).read_text(encoding="utf-8")
         parts = text.split("---\n", 2)
         data = YAML(typ="safe", pure=True).load(parts[1]) if len(parts) == 3 and not parts[0] else None
-    except (OSError, ValueError, YAMLError):
+    except (OSError, ValueError, YAMLError, RecursionError):
         return None
     licence = data.get("license") if isinstance(data, dict) else None
     return licence if isinstance(licence, str) and re.fullmatch(r"[\w.+-]{1,40}", licence) else None

@@ -35,6 +35,7 @@ def optimisation_kwargs(params: Optimisation, seed: int, launch: Launch, output_
         "activation_checkpointing": launch.activation_checkpointing,
         "ddp_find_unused_parameters": False,
         "save_strategy": "no",
+        "logging_nan_inf_filter": False,  # it would log a loss that is no number as the mean of those before
         **tracker_kwargs(type(params).__name__.lower(), launch),
         "disable_tqdm": True,
         "dataloader_pin_memory": False,

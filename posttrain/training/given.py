@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.params.schema import Params
-from posttrain.training.models import align_special_tokens, load_model, load_tokenizer
+from posttrain.training.models import align_special_tokens, load_model, load_tokenizer, require_numbers, require_rows
 from posttrain.training.publish import write_model
 
 
@@ -13,6 +13,8 @@ def given_model(params: Params) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     """Its weights in the dtype of params, without adapters or quantization, which are of training; its tokenizer."""
     tokenizer = load_tokenizer(params.model.name_or_path, params.model)
     model = load_model(params.model.name_or_path, params.model)
+    require_rows(model, tokenizer, params.model.name_or_path)
+    require_numbers(model, params.model.name_or_path)
     align_special_tokens(model, tokenizer)
     return model, tokenizer
 

@@ -1,15 +1,28 @@
 """Models and tokenizers: loaded, checked, aligned on where a turn ends, sampled from."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import logging
 
 from posttrain.errors import InputError
 from posttrain.outputs.identity import TOKENIZER_CONFIG, TOKENIZER_FILES
+from posttrain.outputs.weight_files import read_json, read_weights
 from posttrain.params.schema import Model
 from posttrain.prompts import Message, prompt_messages
+from posttrain.training.weights import lost_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -53,31 +66,121 @@ def require_chat_template(tokenizer: PreTrainedTokenizerBase, where: str) -> Non
 
 
 def load_model(name_or_path: str, model: Model, **kwargs: Any) -> PreTrainedModel:
-    """The weights of a checkpoint in the dtype of params."""
-    return _from_pretrained(AutoModelForCausalLM, name_or_path, model, dtype=DTYPES[model.dtype], **kwargs)
+    """The weights of a checkpoint in the dtype of params; with `device_map="meta"` a model without them.
+
+    Raises: InputError if it is no model that writes text, or if weights are missing or have other shapes.
+    """
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        require_folder(folder)
+        read_weights(folder)
+    require_decoder(_from_pretrained(AutoConfig, name_or_path, model), name_or_path)
+    kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    with quietly():
+        loaded, found = _from_pretrained(AutoModelForCausalLM, name_or_path, model, dtype=DTYPES[model.dtype], **kwargs)
+    require_whole(found, name_or_path)
+    weights: PreTrainedModel = loaded
+    return weights
 
 
-def _from_pretrained(kind: Any, name_or_path: str, model: Model, **kwargs: Any) -> Any:
+def require_decoder(config: Any, where: str) -> None:
+    """transformers makes a head for text on top of encoders too, whose tokens see those after them."""
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    if encoder or getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            where,
+            got=f"model_type {config.model_type}, architectures {config.architectures}",
+            wanted="a decoder, a causal language model",
+            do="name another model",
+        )
+
+
+def require_whole(found: dict[str, Any], where: str) -> None:
+    """Raises: InputError if what transformers says of loading is that it drew some weights at random"""
+    shapes = [f"{name} {list(there)} instead of {list(wanted)}" for name, there, wanted in found["mismatched_keys"]]
+    missing = [f"{name} missing" for name in sorted(found["missing_keys"])]
+    errors = [str(error) for error in [*found.get("error_msgs", []), *found.get("conversion_errors", {}).values()]]
+    if problems := [*missing, *sorted(shapes), *errors]:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise InputError(
+            where,
+            got=" ".join(", ".join(problems[:4]).split())[:400] + more,
+            wanted="all weights that config.json asks for, in its shapes; the rest would be random numbers",
+            do="copy or download the model again, or mend its config.json",
+        )
+
+
+def require_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Raises: InputError if a token has no row of the embedding, and the first text with it would be an index error"""
+    rows, highest = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values(), default=0)
+    if highest >= rows:
+        raise InputError(
+            where,
+            got=f"a tokenizer with ids up to {highest}, and {rows} rows of the embedding",
+            wanted="a row for each",
+            do="call `model.resize_token_embeddings(len(tokenizer))` and save the model, or take these tokens away",
+        )
+
+
+def require_numbers(model: PreTrainedModel, where: str) -> None:
+    """Raises: InputError if a weight is no finite number"""
+    if lost := lost_weights(model):
+        raise InputError(
+            where,
+            got=f"no finite numbers in {len(lost)} weights, first {lost[0]}",
+            wanted="a model whose weights are sound",
+            do="copy or download it again, or name another",
+        )
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """transformers logs a table of what it did not find, which `require_whole` says, under a bar of seconds."""
+    before = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def require_source(name_or_path: str, model: Model) -> None:
+    """What params name as a model is a folder with one, or a name on the Hub with a commit.
+
+    Raises: InputError
+    """
     path = Path(name_or_path)
-    local = path.is_dir()
-    if not local and (name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1):
+    if path.is_dir():
+        require_folder(path)
+    elif name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
         raise InputError(
             "params.yaml: model.name_or_path",
             got=f"{name_or_path}: no such folder",
             wanted="a model",
             do="mend the path",
         )
-    if local and not (path / "config.json").is_file():
+    elif model.revision is None:
+        raise InputError(
+            "params.yaml: model.revision",
+            got=f"null, and {name_or_path} is no folder here, so a name on the Hub",
+            wanted=f"the commit of {name_or_path} to use; a branch moves",
+            do="copy it from the model's `Files and versions` page, or mend the path in model.name_or_path",
+        )
+
+
+def require_folder(path: Path) -> None:
+    if not (path / "config.json").is_file():
         raise InputError(
             str(path), got="a folder without config.json", wanted="a model in transformers' format", do="mend the path"
         )
-    if not local and model.revision is None:
-        raise InputError(
-            "params.yaml: model.revision",
-            got="null",
-            wanted=f"the commit of {name_or_path} to use; a branch moves",
-            do="copy it from the model's `Files and versions` page",
-        )
+    read_json(path / "config.json")
+
+
+def _from_pretrained(kind: Any, name_or_path: str, model: Model, **kwargs: Any) -> Any:
+    """Raises: InputError for whatever transformers and the libraries below it raise of files that they cannot use"""
+    require_source(name_or_path, model)
+    local = Path(name_or_path).is_dir()
     try:
         return kind.from_pretrained(
             name_or_path,
@@ -85,12 +188,17 @@ def _from_pretrained(kind: Any, name_or_path: str, model: Model, **kwargs: Any) 
             trust_remote_code=model.trust_remote_code,
             **kwargs,
         )
-    except (OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # safetensors, tokenizers, json and torch share no narrower one
+        if "out of memory" in str(error):
+            raise
+        kind_of = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         raise InputError(
             name_or_path,
-            got=" ".join(str(error).split())[:300],
+            got=(kind_of + " ".join(str(error).split()))[:300],
             wanted="a model folder or a Hub model that transformers can load",
-            do="check model.name_or_path, model.revision and the network",
+            do="look at the file that it names; check model.name_or_path, model.revision and the network",
         ) from None
 
 

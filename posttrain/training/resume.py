@@ -26,6 +26,7 @@ from posttrain.outputs.checkpoints import Checkpoints
 from posttrain.outputs.disk import readable
 from posttrain.params.launch import Launch
 from posttrain.processes.signals import NotedSignals
+from posttrain.training.divergence import require_sound
 
 COST = 25
 """Seconds between two checkpoints, at least, in units of those that one takes: they cost 4 % at most."""
@@ -62,6 +63,8 @@ class ResumableTrainer(Protocol):
 
     def train(self, resume_from_checkpoint: str | None) -> Any: ...
 
+    def some_ids(self) -> list[int]: ...
+
     def private_state(self) -> dict[str, Any]: ...
 
     def restore_private_state(self, state: dict[str, Any]) -> None: ...
@@ -93,8 +96,12 @@ class Resume:
             raise SystemExit(128 + stop.first)
 
     def save(self, trainer: ResumableTrainer, source: Path, write: Callable[[], None]) -> None:
-        """Make a checkpoint of what `write` puts into the folder `source` and of the state that it leaves out."""
+        """Make a checkpoint of what `write` puts into the folder `source` and of the state that it leaves out.
+
+        Raises: Diverged if a weight is no finite number, InputError if the disk takes no more
+        """
         began = time.monotonic()
+        require_sound(trainer, trainer.some_ids())
         with writing(self.checkpoints, source):
             write()
             with (source / STATE.format(rank=trainer.args.process_index)).open("wb") as file:

@@ -21,6 +21,7 @@ import transformers
 import trl
 from transformers.trainer_callback import PrinterCallback
 
+from posttrain.training.divergence import require_sound, require_step
 from posttrain.training.resume import Resume
 from posttrain.training.trackers import trackers_last
 
@@ -31,6 +32,7 @@ PRIVATE: dict[type, dict[str, str]] = {
         "_get_output_dir": "where transformers has written one",
         "_get_train_sampler": "SFT's epochs leave out the rows that do not fill a step",
         "_issue_warnings_after_load": "weights that do not fit the model are an error, not a warning",
+        "_get_grad_norm": "loss and gradients are looked at before the optimizer takes its step",
         "_tr_loss": "loss since the last log, part of a checkpoint",
         "_total_loss_scalar": "loss up to the last log, part of a checkpoint",
         "_globalstep_last_logged": "step of the last log, part of a checkpoint",
@@ -73,10 +75,24 @@ class Seam(transformers.Trainer):
     def train_or_resume(self) -> None:
         """`train`, from the last checkpoint of this fingerprint if there is one.
 
-        Raises: RetryError after SIGTERM or Ctrl-C, InputError if what runs is not what `launch` asks for
+        Raises: RetryError after SIGTERM or Ctrl-C, InputError if what runs is not what `launch` asks for or diverges
         """
         assert self.resume is not None, "a trainer without checkpoints"
+        if not self.is_fsdp_enabled:  # under which only the first process has weights yet
+            require_sound(self, self.some_ids())
         self.resume.train(self)
+        require_sound(self, self.some_ids())  # no step comes after the last one to notice
+
+    def some_ids(self) -> list[int]:
+        """Tokens of a training example, which the model has to have an opinion on."""
+        raise NotImplementedError
+
+    def step_is_known(self, loss: torch.Tensor, norm: Any) -> None:
+        """Loss and gradient norm of a step that the optimizer is about to take.
+
+        Raises: Diverged if they are no finite numbers
+        """
+        require_step(self, loss, norm)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None for a checkpoint; TRL would write one beside each."""
@@ -87,6 +103,11 @@ class Seam(transformers.Trainer):
             super()._run_epoch(*args, **kwargs)
         else:
             self.control.should_training_stop = True
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        norm = super()._get_grad_norm(*args, **kwargs)
+        self.step_is_known(self._tr_loss, norm)
+        return norm
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         assert self.resume is not None, "a trainer without checkpoints"

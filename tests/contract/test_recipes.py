@@ -12,7 +12,7 @@ import pytest
 
 from posttrain import paths
 from posttrain.cli import main
-from posttrain.commands.check.rules import master_weights
+from posttrain.commands.check.optimizer import precision
 from posttrain.commands.plan.machine import DDP, GIB, LORA, ZERO2, ZERO3, Machine, Strategy
 from posttrain.commands.plan.model import QWEN, from_config
 from posttrain.commands.plan.plan import Plan
@@ -112,7 +112,10 @@ def test_bfloat16_weights_have_float32_ones_beside_them(name: str, recipes: Path
     params = applied(name)
     assert params.model.dtype == "bfloat16"
     assert params.launch.mixed_precision == "bf16"
-    assert master_weights("bfloat16", params.launch.mixed_precision, params.launch.strategy).level == "ok"
+    launch, adapters = params.launch, params.model.lora is not None
+    for stage in (params.sft, params.grpo):
+        found = precision("x", stage.learning_rate, "bfloat16", launch.mixed_precision, launch.strategy, adapters)
+        assert found.level == "ok"
 
 
 @pytest.mark.parametrize("name", HARDWARE)

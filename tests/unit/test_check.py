@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import get_peft_model
 from tokenizers import AddedToken
 
 from posttrain.cli import main
 from posttrain.commands.check import checks as check
-from posttrain.commands.check import resources, rules
+from posttrain.commands.check import data, machine, optimizer, resources, rules, scores, tokens
 from posttrain.commands.check.resources import PROCESS_GIB, check_resources, memory_and_time
 from posttrain.commands.check.rules import Finding
 from posttrain.commands.plan.machine import DDP, GIB, ZERO3, Machine
@@ -29,6 +32,7 @@ from posttrain.params.schema import Params
 from posttrain.paths import PARAMS, PREPARED, SFT_MODEL
 from posttrain.prompts import TAGS
 from posttrain.training.from_scratch import random_model, train_tokenizer
+from posttrain.training.lora import adapter_config
 from posttrain.training.models import align_special_tokens
 from tests.conftest import ParamsWith
 
@@ -92,31 +96,57 @@ def test_pitfalls_begin_at_their_edges() -> None:
     ],
 )
 def test_batches(prompts: int, generations: int, micro: int, processes: int, level: str, saw: str) -> None:
-    finding = rules.batches("grpo.prompts_per_step x grpo.num_generations", prompts, generations, micro, processes)
+    finding = rules.batches(
+        "grpo", "grpo.prompts_per_step x grpo.num_generations", prompts, generations, micro, processes
+    )
     assert (finding.level, finding.saw) == (level, saw)
     if level == "fault":
         assert finding.do == "Use 10 or 15 of grpo.prompts_per_step, or 4 or 6 processes."
 
 
 @pytest.mark.parametrize(
-    ("dtype", "mixed", "strategy", "level"),
+    ("dtype", "mixed", "strategy", "lora", "rate", "level"),
     [
-        ("bfloat16", None, "zero2", "fault"),
-        ("bfloat16", None, "zero3", "fault"),
-        ("bfloat16", None, "ddp", "ok"),
-        ("bfloat16", "bf16", "zero3", "ok"),
-        ("float32", None, "zero3", "ok"),
+        ("bfloat16", None, "zero2", False, 1e-3, "fault"),  # DeepSpeed refuses it
+        ("bfloat16", None, "zero3", False, 1e-3, "fault"),
+        ("bfloat16", None, "zero3", True, 1e-3, "fault"),
+        ("bfloat16", "bf16", "zero3", False, 1e-6, "ok"),
+        ("bfloat16", "bf16", "fsdp", False, 1e-6, "ok"),
+        ("bfloat16", None, "fsdp", False, 1e-6, "fault"),
+        ("bfloat16", "bf16", "single", False, 1e-6, "fault"),  # autocast keeps no copy
+        ("bfloat16", "bf16", "ddp", False, 1e-6, "fault"),
+        ("bfloat16", None, "single", False, 3.9e-5, "fault"),
+        ("bfloat16", None, "single", False, 4e-5, "warn"),
+        ("bfloat16", None, "single", False, 1e-2, "warn"),
+        ("bfloat16", None, "single", True, 1e-6, "ok"),
+        ("float32", None, "single", False, 1e-9, "ok"),
+        ("float32", None, "zero3", False, 1e-9, "ok"),
     ],
 )
-def test_deepspeed_takes_short_weights_beside_long_ones(dtype: str, mixed: Any, strategy: str, level: str) -> None:
-    assert rules.master_weights(dtype, mixed, strategy).level == level
+def test_updates_need_weights_that_can_hold_them(
+    dtype: str, mixed: str | None, strategy: str, lora: bool, rate: float, level: str
+) -> None:
+    assert optimizer.precision("sft", rate, dtype, mixed, strategy, lora).level == level
+
+
+def test_adapters_of_bfloat16_weights_are_float32(params_with: ParamsWith) -> None:
+    lora = {"r": 2, "alpha": 2, "dropout": 0.0, "target_modules": "all-linear", "quantize_4bit": False}
+    params = params_with({"model.lora": lora})
+    model = random_model(params.model.scratch, train_tokenizer(TRACES, 384)).to(torch.bfloat16)
+    adapted = get_peft_model(model, adapter_config(params))
+    assert {value.dtype for value in adapted.parameters() if value.requires_grad} == {torch.float32}
+
+
+def test_a_warm_up_ends_within_the_run() -> None:
+    assert optimizer.warmup("sft", 9, 10).level == "ok"
+    assert optimizer.warmup("sft", 10, 10).level == "warn"
 
 
 def test_a_rollback_needs_an_optimizer_without_weights_of_its_own() -> None:
     actions = {"kl_divergence": "rollback", "truncation": "warn"}
-    levels = [rules.rollbacks(actions, strategy).level for strategy in ("single", "ddp", "zero2", "zero3", "fsdp")]
+    levels = [optimizer.rollbacks(actions, strategy).level for strategy in ("single", "ddp", "zero2", "zero3", "fsdp")]
     assert levels == ["ok", "ok", "fault", "fault", "fault"]
-    assert rules.rollbacks({"kl_divergence": "stop"}, "zero3").level == "ok"
+    assert optimizer.rollbacks({"kl_divergence": "stop"}, "zero3").level == "ok"
 
 
 def test_a_step_needs_as_many_problems_as_it_has_prompts() -> None:
@@ -125,11 +155,11 @@ def test_a_step_needs_as_many_problems_as_it_has_prompts() -> None:
 
 
 def test_prompt_and_completion_have_to_fit_into_the_context() -> None:
-    assert rules.context(29, 80, 109).level == "ok"
-    finding = rules.context(29, 80, 108)
+    assert rules.context("grpo", "grpo.max_completion_length", 29, 80, 109).level == "ok"
+    finding = rules.context("grpo", "grpo.max_completion_length", 29, 80, 108)
     assert (finding.level, finding.do) == ("fault", "Use 79 at most.")
-    assert rules.context(29, 80, None).level == "ok"
-    assert rules.context(300, 80, 256).do.startswith("Drop such prompts")
+    assert rules.context("grpo", "grpo.max_completion_length", 29, 80, None).level == "ok"
+    assert rules.context("grpo", "grpo.max_completion_length", 300, 80, 256).do.startswith("Drop such prompts")
 
 
 def test_lengths_of_traces() -> None:
@@ -139,28 +169,28 @@ def test_lengths_of_traces() -> None:
     assert rules.trace_lengths(lengths, 94, 100).do == "Use 99, which keeps 99 %."
     assert rules.trace_lengths(lengths, 100, 99).level == "warn"
     assert rules.trace_lengths(lengths, 0, 100).level == "fault"
-    assert rules.completion_lengths(lengths, "x", 95).level == "ok"
-    assert rules.completion_lengths(lengths, "x", 94).do == "Use 99 at least."
+    assert rules.completion_lengths("grpo", lengths, "x", 95).level == "ok"
+    assert rules.completion_lengths("grpo", lengths, "x", 94).do == "Use 99 at least."
     assert rules.quantile([5, 1, 3], 0.5) == 3
 
 
 def test_golds() -> None:
-    assert rules.golds(9, [], 0, 9).level == "ok"
-    assert rules.golds(9, ["?!"], 0, 9).level == "fault"
-    assert rules.golds(95, [], 5, 95).level == "ok"
-    assert rules.golds(94, [], 6, 94).level == "warn"
+    assert scores.golds(9, [], 0, 9).level == "ok"
+    assert scores.golds(9, ["?!"], 0, 9).level == "fault"
+    assert scores.golds(95, [], 5, 95).level == "ok"
+    assert scores.golds(94, [], 6, 94).level == "warn"
 
 
 def test_golds_that_traces_meet_by_chance_only_are_named() -> None:
     # Chance is 10 of 100; two standard errors over 25 traces are 2 sqrt(0.1 x 0.9 / 25) = 0.12.
     others = [True] * 10 + [False] * 90
-    assert rules.golds_of_their_problems([True] * 6 + [False] * 19, others).level == "ok"  # 0.24
-    found = rules.golds_of_their_problems([True] * 5 + [False] * 20, others)  # 0.2
+    assert scores.golds_of_their_problems([True] * 6 + [False] * 19, others).level == "ok"  # 0.24
+    found = scores.golds_of_their_problems([True] * 5 + [False] * 20, others)  # 0.2
     assert found.level == "warn"
     assert found.saw == "20.0% of 25 traces agree with the gold of their problem, 10.0% with others'"
     # Hard problems: next to nothing is right, but nothing is right by chance either.
-    assert rules.golds_of_their_problems([True] + [False] * 24, [False] * 100).level == "ok"
-    assert rules.golds_of_their_problems([True] * 25, [True, False] * 50).level == "ok"  # yes or no
+    assert scores.golds_of_their_problems([True] + [False] * 24, [False] * 100).level == "ok"
+    assert scores.golds_of_their_problems([True] * 25, [True, False] * 50).level == "ok"  # yes or no
 
 
 def test_the_dry_run_names_constant_rewards_and_wrong_ones() -> None:
@@ -168,21 +198,21 @@ def test_the_dry_run_names_constant_rewards_and_wrong_ones() -> None:
     right: dict[str, list[float | None]] = {"accuracy": [1.0, 1.0], "format": [1.0, 1.0]}
     wrong: dict[str, list[float | None]] = {"accuracy": [0.0, 0.0], "format": [0.0, 1.0]}
     traces: dict[str, list[float | None]] = {"accuracy": [1.0, 0.0, None], "format": [1.0, 1.0, 1.0]}
-    found = rules.dry_run(right, wrong, traces, weights)
+    found = scores.dry_run(right, wrong, traces, weights)
     assert levels(found) == {"ok"}
     assert by_name(found)["reward accuracy"].saw == "0 to 1, 0.5 on average over 3 traces"
 
-    flat = rules.dry_run(right, {**wrong, "format": [1.0, 1.0]}, traces, weights)
+    flat = scores.dry_run(right, {**wrong, "format": [1.0, 1.0]}, traces, weights)
     assert by_name(flat)["reward format"].level == "warn"
     assert by_name(flat)["reward format"].saw.startswith("constant: 1 to 1")
-    measured = rules.dry_run(right, {**wrong, "format": [1.0, 1.0]}, traces, {"accuracy": 1.0, "format": 0.0})
+    measured = scores.dry_run(right, {**wrong, "format": [1.0, 1.0]}, traces, {"accuracy": 1.0, "format": 0.0})
     assert by_name(measured)["reward format"].level == "ok"  # nothing is trained on it
 
-    missed = rules.dry_run({**right, "accuracy": [1.0, 0.0]}, wrong, traces, weights)
+    missed = scores.dry_run({**right, "accuracy": [1.0, 0.0]}, wrong, traces, weights)
     assert by_name(missed)["right and wrong answers"].saw == "1 of 2 golds do not score 1 as an answer"
-    given = rules.dry_run(right, {**wrong, "accuracy": [0.0, 1.0]}, traces, weights)
+    given = scores.dry_run(right, {**wrong, "accuracy": [0.0, 1.0]}, traces, weights)
     assert by_name(given)["right and wrong answers"].level == "fault"
-    hopeless = rules.dry_run(right, wrong, {**traces, "accuracy": [0.0, 0.0, 0.0]}, weights)
+    hopeless = scores.dry_run(right, wrong, {**traces, "accuracy": [0.0, 0.0, 0.0]}, weights)
     assert by_name(hopeless)["right and wrong answers"].saw == "none of 3 traces is right"
 
 
@@ -244,13 +274,13 @@ def tokenizer() -> Any:
 
 
 def test_tags_that_are_added_tokens_are_fine(tokenizer: Any) -> None:
-    assert str(rules.tags(tokenizer, "x")) == "ok    tags | x: kept by decoding; <think> is 1 token"
+    assert str(tokens.tags(tokenizer, "x")) == "ok    tags | x: kept by decoding; <think> is 1 token"
 
 
 def test_tags_that_are_special_tokens_are_a_fault() -> None:
     special = train_tokenizer(TRACES, 384)
     special.add_tokens([AddedToken(tag, special=True, normalized=False) for tag in TAGS[:2]], special_tokens=True)
-    finding = rules.tags(special, "x")
+    finding = tokens.tags(special, "x")
     assert (finding.level, finding.saw) == ("fault", "<think>, </think> vanish when decoded")
 
 
@@ -258,7 +288,7 @@ def test_tags_that_run_into_their_surroundings_are_named(monkeypatch: pytest.Mon
     # Without the tags among its tokens, and with text in which `>` is always followed by a line break.
     monkeypatch.setattr("posttrain.training.from_scratch.TAGS", ())
     plain = train_tokenizer(TRACES * 50, 400)
-    finding = rules.tags(plain, "x")
+    finding = tokens.tags(plain, "x")
     assert finding.level == "warn"
     assert "across an end of <think>" in finding.saw
     assert "'>\\n'" in finding.saw
@@ -267,13 +297,13 @@ def test_tags_that_run_into_their_surroundings_are_named(monkeypatch: pytest.Mon
 def test_end_of_turn(tokenizer: Any) -> None:
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     good = {"eos_token_id": eos, "pad_token_id": pad}
-    assert rules.end_of_turn(tokenizer, good, good, "x").level == "ok"
-    assert rules.end_of_turn(tokenizer, good, {**good, "eos_token_id": [eos, 7]}, "x").level == "ok"
-    assert rules.end_of_turn(tokenizer, good, {}, "x").level == "ok"
-    finding = rules.end_of_turn(tokenizer, good, {**good, "eos_token_id": pad}, "x")
+    assert tokens.end_of_turn(tokenizer, good, good, "x").level == "ok"
+    assert tokens.end_of_turn(tokenizer, good, {**good, "eos_token_id": [eos, 7]}, "x").level == "ok"
+    assert tokens.end_of_turn(tokenizer, good, {}, "x").level == "ok"
+    finding = tokens.end_of_turn(tokenizer, good, {**good, "eos_token_id": pad}, "x")
     assert (finding.level, f"generation_config.json {pad}" in finding.saw) == ("fault", True)
-    assert rules.end_of_turn(tokenizer, {**good, "eos_token_id": None}, good, "x").level == "fault"
-    assert rules.end_of_turn(tokenizer, {**good, "pad_token_id": 7}, good, "x").level == "fault"
+    assert tokens.end_of_turn(tokenizer, {**good, "eos_token_id": None}, good, "x").level == "fault"
+    assert tokens.end_of_turn(tokenizer, {**good, "pad_token_id": 7}, good, "x").level == "fault"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -298,6 +328,11 @@ def make_sft_model(params: Params, **special: int) -> None:
     publish(folder, SFT_MODEL, {"stage": "sft"})
 
 
+def names_of(lines: list[str]) -> list[str]:
+    """Of the rules, one for each line but the last."""
+    return [line[6:].split(" | ")[0] for line in lines[:-1]]
+
+
 def test_an_empty_workspace_says_what_it_cannot_check_yet(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -314,8 +349,10 @@ def test_the_shipped_recipe_is_sound_at_every_state(project: Path, capsys: pytes
     assert lines[-1] == "check | 0 faults, 0 warnings | next: posttrain sft"
     assert "ok    golds that parse | data/prepared: all of 9; prepare left out 0 rows, 0.0%" in lines
     assert [line for line in lines if line.startswith("later")] == [
-        "later end of turn | sft: cannot be checked before `posttrain sft`"
+        "later weights of the policy | sft: cannot be checked before `posttrain sft`",
+        "later end of turn | sft: cannot be checked before `posttrain sft`",
     ]
+    assert len(names_of(lines)) == len(set(names_of(lines)))
     make_sft_model(load_params(PARAMS))
     assert main(["check"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -324,6 +361,7 @@ def test_the_shipped_recipe_is_sound_at_every_state(project: Path, capsys: pytes
         "warn  ",
     }  # its tokenizer saw other text, so traces are longer
     assert lines[-1].endswith("next: posttrain grpo")
+    assert len(names_of(lines)) == len(set(names_of(lines)))
 
 
 NO_GPUS = {"params.yaml: launch.strategy", "params.yaml: grpo.use_vllm", "params.yaml: evaluate.use_vllm"}
@@ -336,7 +374,8 @@ def test_no_recipe_has_a_fault(project: Path) -> None:
         apply_recipe(path.stem)
         params = load_params(PARAMS)
         faults = {finding.where for finding in check.findings(params) if finding.level == "fault"}
-        assert faults <= (set() if params.launch.strategy == "auto" else NO_GPUS), path.name
+        brought = {"params.yaml: model.name_or_path"} if params.model.name_or_path.startswith("models/base/") else set()
+        assert faults <= (brought if params.launch.strategy == "auto" else NO_GPUS), path.name
 
 
 def test_a_fault_exits_2_and_stops_the_stage(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -380,7 +419,7 @@ def test_golds_that_cannot_be_read_are_a_fault(project: Path, params_with: Param
     path = PREPARED / "train.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()][:20]
     path.write_text("".join(json.dumps(row | {"answer": "?!"}) + "\n" for row in rows), encoding="utf-8")
-    (finding,) = check.check_golds(check.Workspace(params_with({})))
+    (finding,) = data.check_golds(check.Workspace(params_with({})))
     assert (finding.level, finding.saw) == ("fault", "1 of 1 cannot be read, such as '?!'")
     assert main(["check"]) == 2
 
@@ -389,8 +428,8 @@ def test_another_spelling_of_the_gold_is_no_wrong_answer(project: Path, params_w
     prepare(project)
     work = check.Workspace(params_with({}))
     work.train = [{"id": str(i), "problem": "?", "answer": gold} for i, gold in enumerate(("1/2", "0.5", "2/4", "3"))]
-    assert check.wrong_answer(work.train[0], work) == "3"
-    assert levels(check.check_rewards(work)) == {"ok"}
+    assert data.wrong_answer(work.train[0], work) == "3"
+    assert levels(data.check_rewards(work)) == {"ok"}
 
 
 def test_every_kind_of_reward_is_tried_on_groups(project: Path, params_with: ParamsWith) -> None:
@@ -527,6 +566,49 @@ def test_processes_on_a_cpu_share_its_memory(project: Path, params_with: ParamsW
         return float(re.findall(r"of ([\d.]+) GiB", finding.saw)[0])
 
     assert free(4) == pytest.approx(free(1) / 4, rel=0.2)
+
+
+@pytest.mark.skipif(os.access("/proc/sys", os.W_OK), reason="/proc/sys can be written")
+def test_outputs_on_a_read_only_disk_are_a_fault(project: Path, params_with: ParamsWith) -> None:
+    work = check.Workspace(params_with({}))
+    assert levels(machine.check_outputs(work)) == {"ok"}
+    Path("models").symlink_to("/proc/sys")
+    (finding,) = machine.check_outputs(work)
+    assert (finding.level, finding.where) == ("fault", "/proc/sys")
+
+
+def test_outputs_on_a_full_disk_are_a_fault(project: Path, params_with: ParamsWith) -> None:
+    work = check.Workspace(params_with({}))
+    assert levels(machine.check_disk("sft", work)) == {"ok"}
+    Path("models").symlink_to("/proc")  # which has no room
+    model, checkpoints = machine.check_disk("sft", work)
+    assert (model.level, checkpoints.level) == ("fault", "ok")
+    assert model.saw.startswith("0 B free, ")
+
+
+def test_room_is_asked_for_by_what_there_will_be(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    assert machine.room("x", tmp_path, 0, 0).level == "ok"
+    assert machine.room("x", tmp_path, 0, 2 * free).level == "warn"
+    assert machine.room("x", tmp_path, 2 * free, 2 * free).level == "fault"
+
+
+def test_a_missing_environment_of_lighteval_is_a_fault(
+    project: Path, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTEVAL_PYTHON", "/nowhere/python")
+    faults = [finding for finding in check.findings(params_with({}), "evaluate") if finding.level == "fault"]
+    assert [(finding.where, finding.saw) for finding in faults] == [("/nowhere/python", "no such file")]
+
+
+def test_an_evaluation_has_to_fit_into_the_context(project: Path, params_with: ParamsWith) -> None:
+    prepare(project)
+    make_sft_model(params_with({}))
+    found = by_name(check.findings(params_with({"evaluate.max_new_tokens": 300}), "evaluate"))
+    assert (found["context length of evaluate"].level, found["context length of evaluate"].where) == (
+        "fault",
+        "evaluate.max_new_tokens",
+    )
 
 
 def test_a_model_without_a_template_is_a_fault(project: Path, params_with: ParamsWith) -> None:

@@ -1,17 +1,22 @@
 """The sft stage and what it shares with grpo: tokenizer, template, masking, batch arithmetic, the curve."""
 
+import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from trl import SFTTrainer
 
-from posttrain.errors import InputError
-from posttrain.params.file import load_params
+from posttrain.cli import main
+from posttrain.errors import EXIT_WRONG_INPUT, InputError
+from posttrain.params.file import load_params, read_yaml
 from posttrain.params.schema import Params
+from posttrain.paths import CHECKPOINTS, PARAMS, SFT_MODEL, SFT_RESULTS
 from posttrain.prompts import TAGS, completion_text, prompt_messages
 from posttrain.sft import traces as sft_traces
 from posttrain.sft import trainer as sft_trainer
@@ -172,6 +177,54 @@ def test_a_turn_that_does_not_end_with_the_end_token_is_refused(tokenizer: PreTr
     other.chat_template = tokenizer.chat_template
     with pytest.raises(InputError, match=r"(?s)<\|im_end\|>.*generation never stops"):
         require_chat_template(other, "models/x")
+
+
+def diverging(project: Path, **sft: float) -> Path:
+    """A prepared workspace whose sft leaves float32 behind; where its checkpoints go."""
+    data = read_yaml(PARAMS)
+    data["prepare"]["equations"] |= {"max_coefficient": 3, "max_solution": 5, "max_constant": 3}
+    data["prepare"]["equations"]["traces_per_problem"] = 2
+    data["model"]["scratch"] |= {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+    data["sft"] |= {"learning_rate": 1e30, "max_grad_norm": 1e9, "warmup_steps": 0, "max_steps": 8, "batch_size": 4}
+    data["sft"] |= {"logging_steps": 1, **sft}
+    data["launch"]["checkpoint_every_s"] = 0 if sft else 1000
+    PARAMS.write_text(json.dumps(data), encoding="utf-8")  # JSON is YAML
+    assert main(["prepare"]) == 0
+    return CHECKPOINTS / "sft"
+
+
+def test_a_run_that_diverges_names_value_and_step_and_publishes_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    diverging(project)
+    assert main(["sft"]) == EXIT_WRONG_INPUT
+    told = capsys.readouterr().err
+    assert re.search(
+        r"sft, step 2\n  got     loss nan, gradient norm nan; no finite numbers in .*, first model.embed_tokens.weight",
+        told,
+    )
+    assert "lower sft.learning_rate (1e+30) or sft.max_grad_norm (1e+09)" in told
+    assert not SFT_MODEL.exists()
+    assert not SFT_RESULTS.exists()
+
+
+def test_the_last_step_is_looked_at_too(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    diverging(project, max_steps=1)
+    assert main(["sft"]) == EXIT_WRONG_INPUT
+    assert "sft, step 1\n  got     weights so large that no log-probability" in capsys.readouterr().err
+    assert not SFT_MODEL.exists()
+
+
+def test_the_last_good_checkpoint_stays_and_none_is_written_of_lost_weights(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = diverging(project, warmup_steps=2)  # the first step has a learning rate of 0
+    assert main(["sft"]) == EXIT_WRONG_INPUT
+    assert "the checkpoint of step 1 is sound and stays" in capsys.readouterr().err
+    (left,) = checkpoints.glob("*/step-*")
+    assert left.name == "step-1"
+    weights = load_file(left / "model.safetensors")
+    assert all(bool(value.isfinite().all()) for value in weights.values())
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "models/base/nothing/here"])

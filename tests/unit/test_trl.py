@@ -18,6 +18,7 @@ NAMES = [(kind, name) for kind, names in PRIVATE.items() for name in names]
 PARAMETERS = {
     "_save_checkpoint": ["self", "model", "trial"],
     "_get_output_dir": ["self", "trial"],
+    "_get_grad_norm": ["self", "model", "grad_norm"],
     "_get_train_sampler": ["self", "train_dataset"],
     "_issue_warnings_after_load": ["self", "load_result"],
     "_generate": ["self", "prompts"],

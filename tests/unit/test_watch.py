@@ -1,6 +1,7 @@
 """Probe and health monitor on a real trainer of a few steps: what they see, what they do, and what they leave alone."""
 
 import json
+import math
 import shutil
 import statistics
 from collections.abc import Callable, Iterator
@@ -12,15 +13,14 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from posttrain.cli import main
-from posttrain.errors import InputError
+from posttrain.errors import EXIT_WRONG_INPUT, InputError
 from posttrain.grpo import samples as grpo_samples
 from posttrain.grpo import trainer as grpo_trainer
 from posttrain.grpo.health import RULES
 from posttrain.grpo.watch import (
-    closing_line,
+    closing_lines,
     health_metrics,
     hold_out,
-    trained,
     with_rng_preserved,
 )
 from posttrain.outputs.identity import identity
@@ -29,8 +29,13 @@ from posttrain.params.file import check_params, load_params, read_yaml
 from posttrain.params.schema import Params
 from posttrain.paths import GRPO_MODEL, GRPO_RESULTS, PARAMS, SFT_MODEL
 from posttrain.rewards.scoring import Scoring
+from posttrain.run_stage import work
+from posttrain.training.divergence import Diverged
 from posttrain.training.from_scratch import random_model, train_tokenizer
-from posttrain.training.models import align_special_tokens
+from posttrain.training.models import DTYPES, align_special_tokens
+from posttrain.training.standstill import FEW
+from posttrain.training.weights import trained
+from tests.conftest import ParamsWith
 from tests.trainers import VowelRewards, tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -127,12 +132,12 @@ def build(tmp_path: Path, scoring: Scoring) -> Build:
         data["grpo"] |= {"num_generations": 4, "max_completion_length": 8, "lr_scheduler_type": "constant"}
         data["grpo"]["probe"] = {"problems": 2, "every_steps": 1}
         data["grpo"]["health"] |= {"window": 2}
-        for name in RULES:
+        for name in set(RULES) - {"not_finite"}:
             data["grpo"]["health"][name] = {"action": "off"}
         for dotted, value in (changes or {}).items():
             section, _, key = dotted.rpartition(".")
             health = data["grpo"]["health"]
-            target = data["grpo"] if not section else health if section == "health" else health[section]
+            target = data["grpo"] if not section else health if section == "health" else health.setdefault(section, {})
             target[key] = value
         params = check_params(data, Path("params.yaml"))
         if not (tmp_path / "model").is_dir():
@@ -193,7 +198,7 @@ def test_the_best_weights_by_the_probe_are_published(build: Build) -> None:
     assert equal(run.weights(), record.after[4])
     assert not equal(record.after[4], record.after[6])
     assert health_metrics(outcome)["published_step"] == 4
-    assert closing_line(outcome) == "publishes step 4 of 6: probe/accuracy 1, the best"
+    assert closing_lines(outcome) == ["publishes step 4 of 6: probe/accuracy 1, the best"]
     assert json.loads(json.dumps(outcome)) == outcome
 
 
@@ -203,7 +208,7 @@ def test_the_last_weights_are_published_unless_params_say_best(build: Build) -> 
     outcome = run.train()
     assert equal(run.weights(), record.after[6])
     assert "published_step" not in health_metrics(outcome)
-    assert closing_line(outcome) is None
+    assert closing_lines(outcome) == []
     assert (health_metrics(outcome)["probe/accuracy_first"], health_metrics(outcome)["probe/accuracy"]) == (0.5, 0.0)
 
 
@@ -232,7 +237,7 @@ def test_a_stop_ends_training_early_and_says_so(build: Build, capsys: pytest.Cap
     assert outcome["stopped_by"] == "kl_divergence"
     assert equal(run.weights(), record.after[2])
     assert health_metrics(outcome)["stopped_at_step"] == 2
-    assert "STOPPED after 2 of 6 steps by health rule kl_divergence" in str(closing_line(outcome))
+    assert "STOPPED after 2 of 6 steps by health rule kl_divergence" in closing_lines(outcome)[0]
     assert "STOPPED by kl_divergence" in capsys.readouterr().out
 
 
@@ -252,20 +257,65 @@ class Poison(TrainerCallback):
             logs["grad_norm"] = float("nan")
 
 
-def test_weights_that_are_no_numbers_are_never_published(build: Build) -> None:
-    record = Record()
-    run = build({"not_finite.action": "stop"}, [record, Poison(5)])
-    outcome = run.train()
-    assert outcome["steps"] == {"asked": 6, "trained": 5, "published": 4}  # a copy every window of 2 rows
-    assert equal(run.weights(), record.after[4])
+def test_lost_weights_end_the_run_with_the_name_of_the_first(build: Build) -> None:
+    run = build({}, [Poison(5)])
+    with pytest.raises(Diverged, match=r"step 5\n.*health rule not_finite: .*embed_tokens.weight") as caught:
+        run.train()
+    assert caught.value.exit_code == EXIT_WRONG_INPUT
+    assert [row["step"] for row in run.curve.rows] == [1, 2, 3, 4, 5]
 
 
 def test_lost_weights_are_noticed_between_two_rows(build: Build) -> None:
-    changes = {"not_finite.action": "stop", "logging_steps": 3, "probe": {"problems": 2, "every_steps": 3}}
-    run = build(changes, [Poison(4)])
-    outcome = run.train()  # a step more, and sampling from them would raise
-    assert outcome["steps"] == {"asked": 6, "trained": 4, "published": 0}
+    run = build({"logging_steps": 3, "probe": {"problems": 2, "every_steps": 3}}, [Poison(4)])
+    with pytest.raises(Diverged):  # a step more, and sampling from them would raise
+        run.train()
     assert [row["step"] for row in run.curve.rows] == [3, 4]
+
+
+class Enlarge(TrainerCallback):
+    """Finite weights that no model computes with."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        for value in model.parameters():
+            value.data.mul_(1e30)
+
+
+def test_weights_that_overflow_end_the_run_before_torch_samples_from_them(build: Build) -> None:
+    run = build({}, [Enlarge()])
+    with pytest.raises(Diverged, match=r"step 1\n.*log-probabilities"):
+        run.train()
+
+
+class Explode(TrainerCallback):
+    """An infinite gradient, before the optimizer takes it."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+        if state.global_step == 2:
+            self.hook = model.model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
+        elif state.global_step == 3:
+            self.hook.remove()
+
+
+def test_a_lost_gradient_ends_the_run_before_the_step_is_taken(build: Build) -> None:
+    record = Record()
+    run = build({}, [record, Explode()])
+    with pytest.raises(Diverged, match=r"step 3\n.*gradient norm inf; .* in 1 gradient, first model.norm.weight"):
+        run.train()
+    assert equal(run.weights(), record.after[2])
+
+
+def test_a_rollback_gets_over_a_lost_gradient(build: Build) -> None:
+    run = build({"not_finite.action": "rollback"}, [Explode()])
+    outcome = run.train()
+    assert [(rollback["step"], rollback["to_step"]) for rollback in outcome["rollbacks"]] == [(3, 2)]
+    assert all(math.isfinite(row["loss"]) for row in run.curve.rows)
+    assert all(bool(value.isfinite().all()) for value in run.weights().values())
+
+
+@pytest.mark.parametrize("action", ["warn", "off"])
+def test_lost_numbers_cannot_be_let_pass(action: str, params_with: ParamsWith) -> None:
+    with pytest.raises(InputError, match="not_finite"):
+        params_with({"grpo.health.not_finite": {"action": action}})
 
 
 def test_a_rollback_gets_over_lost_weights(build: Build) -> None:
@@ -327,6 +377,72 @@ def test_the_probe_counts_no_verdict_as_not_solved(build: Build, monkeypatch: py
     monkeypatch.setattr(grpo_samples, "judge", lambda texts, golds, verifier: [{"accuracy": 1.0}, {"accuracy": None}])
     value = grpo_trainer.Trainer.solve_probe(run.trainer)
     assert value == statistics.fmean([1.0, 0.0])
+
+
+@pytest.fixture
+def small_stage(project: Path) -> Callable[[dict[str, Any]], Params]:
+    """A workspace with prepared data and a random models/sft, whose params a test changes."""
+
+    def build(changes: dict[str, Any]) -> Params:
+        data = read_yaml(PARAMS)
+        data["prepare"]["equations"] |= {"max_coefficient": 3, "max_solution": 4, "max_constant": 3}
+        data["model"]["scratch"] |= {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+        data["grpo"] |= {"max_steps": 4, "warmup_steps": 0, "prompts_per_step": 2, "num_generations": 2}
+        data["grpo"] |= {"max_completion_length": 8, "lr_scheduler_type": "constant"}
+        for dotted, value in changes.items():
+            section, _, key = dotted.partition(".")
+            data[section][key] = value
+        PARAMS.write_text(json.dumps(data), encoding="utf-8")  # JSON is YAML
+        params = load_params(PARAMS)
+        assert main(["prepare"]) == 0
+        set_seed(1)
+        tokenizer = train_tokenizer([row["problem"] for row in ROWS], 384)
+        model = random_model(params.model.scratch, tokenizer)
+        align_special_tokens(model, tokenizer)
+        model.to(DTYPES[params.model.dtype]).save_pretrained("made")
+        tokenizer.save_pretrained("made")
+        publish(Path("made"), SFT_MODEL, {"stage": "sft", "model": identity(Path("made"), params.prompts.system)})
+        return params
+
+    return build
+
+
+LORA = {"r": 2, "alpha": 2, "dropout": 0.0, "target_modules": "all-linear", "quantize_4bit": False}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},  # a random model solves nothing, so all groups are flat
+        {"model.lora": LORA},
+        {"model.lora": LORA, "model.dtype": "bfloat16"},
+    ],
+    ids=["flat groups", "adapters still zero", "adapters of bfloat16"],
+)
+def test_a_run_that_moved_no_weight_says_so_as_its_result(
+    small_stage: Callable[..., Params], changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_stage({"rewards.tag_count": {"weight": 0.0}, **changes})  # a random model writes a tag now and then
+    assert main(["grpo"]) == 0
+    *_, said, _ = capsys.readouterr().out.splitlines()
+    assert said.startswith("grpo | NO WEIGHT MOVED: ")
+    metrics = json.loads((GRPO_RESULTS / "metrics.json").read_text(encoding="utf-8"))
+    health = json.loads((GRPO_RESULTS / "health.json").read_text(encoding="utf-8"))
+    assert metrics["weights_changed_frac"] == health["weights_changed_frac"] == 0
+    assert "**NO WEIGHT MOVED: " in (GRPO_MODEL / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("dtype", "moved"), [("bfloat16", False), ("float32", True)])
+def test_updates_below_the_resolution_of_the_weights_are_noticed(
+    small_stage: Callable[..., Params], dtype: str, moved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `posttrain check` refuses, looked at by its outcome."""
+    params = small_stage({"model.dtype": dtype, "grpo.learning_rate": 1e-7})
+    monkeypatch.setattr("stages.grpo.BatchRewards", VowelRewards)
+    work("grpo", params)
+    frac = json.loads((GRPO_RESULTS / "metrics.json").read_text(encoding="utf-8"))["weights_changed_frac"]
+    assert (frac > 0.9) is moved
+    assert (frac < FEW) is not moved
 
 
 def test_a_stopped_stage_publishes_a_usable_model_and_hides_nothing(

@@ -10,8 +10,11 @@ the machine has to be looked at.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
+from posttrain.commands.check.data import check_golds, check_problems, check_rewards, check_traces
+from posttrain.commands.check.machine import check_disk, check_lighteval, check_outputs
+from posttrain.commands.check.models import changes_since, check_base_weights, check_sft_weights, check_stale
+from posttrain.commands.check.optimizer import precision, rollbacks, warmup
 from posttrain.commands.check.resources import check_resources
 from posttrain.commands.check.rollouts import check_sampler
 from posttrain.commands.check.rules import (
@@ -19,22 +22,16 @@ from posttrain.commands.check.rules import (
     batches,
     completion_lengths,
     context,
-    dry_run,
-    end_of_turn,
-    enough_problems,
     few_generations,
-    golds,
-    golds_of_their_problems,
     high_learning_rate,
     imbalanced_weights,
+    later,
     loss_and_level,
-    master_weights,
     no_kl,
-    rollbacks,
-    tags,
     trace_lengths,
     unseen_advantages,
 )
+from posttrain.commands.check.tokens import end_of_turn, tags
 from posttrain.commands.check.workspace import Workspace, read_config
 from posttrain.errors import InputError
 from posttrain.grpo.health import RULES, reward_weights
@@ -44,21 +41,11 @@ from posttrain.outputs.manifest import MANIFEST, require_replaceable
 from posttrain.outputs.parents import require_tracked
 from posttrain.params.schema import Params
 from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, REPORT, SFT_MODEL, UNPUBLISHED
-from posttrain.prompts import completion_text
 from posttrain.training.trackers import require_trackers
 from posttrain.vllm.rollouts import require_completions, require_rollouts
 
-GOLDS = 200
-DRY_RUN = 32
-"""Problems on which every reward is tried."""
-SHIFTS = (1, 2, 3)
-"""Whose golds a trace is held against besides its own: those of the problems so many rows on."""
-GROUP = 5
-"""Completions of each."""
-
-
-def later(name: str, needs: str) -> list[Finding]:
-    return [Finding("later", name, needs, f"cannot be checked before `posttrain {needs}`")]
+STAGES = ("prepare", "sft", "grpo", "evaluate", "report")
+MODELS_AND_DATA = (PREPARED, SFT_MODEL, GRPO_MODEL)
 
 
 def check_objective(work: Workspace) -> list[Finding]:
@@ -74,22 +61,28 @@ def check_objective(work: Workspace) -> list[Finding]:
 
 
 def check_sft_launch(work: Workspace) -> list[Finding]:
-    sft, launch = work.params.require_sft(), work.params.launch
+    sft, model, launch = work.params.require_sft(), work.params.model, work.params.launch
     found = layout(launch)
     return [
-        batches("sft.batch_size", sft.batch_size, 1, launch.micro_batch_size, found.processes),
-        master_weights(work.params.model.dtype, launch.mixed_precision, found.strategy),
+        batches("sft", "sft.batch_size", sft.batch_size, 1, launch.micro_batch_size, found.processes),
+        precision(
+            "sft", sft.learning_rate, model.dtype, launch.mixed_precision, found.strategy, model.lora is not None
+        ),
+        warmup("sft", sft.warmup_steps, sft.max_steps),
     ]
 
 
 def check_grpo_launch(work: Workspace) -> list[Finding]:
-    grpo, launch = work.params.grpo, work.params.launch
+    grpo, model, launch = work.params.grpo, work.params.model, work.params.launch
     found = layout(launch)
     where, size = "grpo.prompts_per_step x grpo.num_generations", grpo.num_generations
     actions = {rule: getattr(grpo.health, rule).action for rule in RULES}
     return [
-        batches(where, grpo.prompts_per_step, size, launch.micro_batch_size, found.processes),
-        master_weights(work.params.model.dtype, launch.mixed_precision, found.strategy),
+        batches("grpo", where, grpo.prompts_per_step, size, launch.micro_batch_size, found.processes),
+        precision(
+            "grpo", grpo.learning_rate, model.dtype, launch.mixed_precision, found.strategy, model.lora is not None
+        ),
+        warmup("grpo", grpo.warmup_steps, grpo.max_steps),
         rollbacks(actions, found.strategy),
     ]
 
@@ -127,85 +120,6 @@ def check_sft_options(work: Workspace) -> list[Finding]:
 
     trainer_config(work.params, UNPUBLISHED)
     return [Finding("ok", "further options", "sft.trl", ", ".join(options))]
-
-
-def check_problems(work: Workspace) -> list[Finding]:
-    if work.train is None:
-        return later("problems per step", "prepare")
-    return [enough_problems(work.params.grpo.prompts_per_step, len(work.train) - work.params.grpo.probe.problems)]
-
-
-def check_golds(work: Workspace) -> list[Finding]:
-    if work.train is None or work.manifest is None:
-        return later("golds that parse", "prepare")
-    answers = list(dict.fromkeys(row["answer"] for row in work.train[: 10 * GOLDS] if row.get("answer")))[:GOLDS]
-    if not answers:
-        return [Finding("ok", "golds that parse", str(PREPARED), "the data have none")]
-    left_out = sum(count for reason, count in work.manifest["dropped"].items() if "cannot read" in reason)
-    bad = [gold for gold, good in zip(answers, work.scoring.verifier.readable(answers), strict=True) if not good]
-    return [golds(len(answers), bad, left_out, len(work.train))]
-
-
-def check_rewards(work: Workspace) -> list[Finding]:
-    if work.train is None or work.traces is None:
-        return later("rewards on real rows", "prepare")
-    rows = [row for row in work.train[:DRY_RUN] if row.get("answer")]
-    good = work.scoring.verifier.readable([row["answer"] for row in rows])
-    rows = [row for row, readable in zip(rows, good, strict=True) if readable]
-    if not rows:
-        return []
-    ids = {row["id"] for row in rows}
-    traces: dict[str, list[str]] = {}
-    for trace in work.traces:
-        if trace["id"] in ids:
-            traces.setdefault(trace["id"], []).append(trace["completion"])
-    tried = [(row, kind, text) for row in rows for kind, text in group_to_try(row, traces.get(row["id"], []), work)]
-    scores = work.score([text for _, _, text in tried], [row for row, _, _ in tried], GROUP)
-
-    def scores_of(kind: str) -> dict[str, list[float | None]]:
-        numbers = [number for number, (_, other, _) in enumerate(tried) if other == kind]
-        return {name: [values[number] for number in numbers] for name, values in scores.items()}
-
-    return dry_run(scores_of("right"), scores_of("wrong"), scores_of("trace"), reward_weights(work.params))
-
-
-def check_traces(work: Workspace) -> list[Finding]:
-    """Whether golds and problems are in step, as far as the traces can tell."""
-    if work.train is None or work.traces is None:
-        return later("golds of their problems", "prepare")
-    answered = [row for row in work.train[: 10 * GOLDS] if row.get("answer")]
-    known = list(dict.fromkeys(row["answer"] for row in answered))
-    readable = dict(zip(known, work.scoring.verifier.readable(known), strict=True))
-    rows = {row["id"]: row for row in answered if readable[row["answer"]]}
-    traces = list({trace["id"]: trace for trace in work.traces if trace["id"] in rows}.values())[:GOLDS]
-    if len(traces) <= len(SHIFTS):
-        return []
-    texts, golds = [trace["completion"] for trace in traces], [rows[trace["id"]] for trace in traces]
-
-    def judged(shift: int) -> list[bool | None]:
-        completions = work.scoring.completions(texts, golds[shift:] + golds[:shift], [0] * len(texts))
-        return [completion.correct for completion in completions]
-
-    return [golds_of_their_problems(judged(0), [verdict for shift in SHIFTS for verdict in judged(shift)])]
-
-
-def group_to_try(row: dict[str, Any], traces: list[str], work: Workspace) -> list[tuple[str, str]]:
-    """(kind, completion) of a right, a wrong and a formless completion and two traces: the group that some rewards
-    look at. Right ones fill it up, without a kind, where there are fewer traces."""
-    right = completion_text("Some thoughts.", row["answer"])
-    wrong = completion_text("Some thoughts.", wrong_answer(row, work))
-    group = [("right", right), ("wrong", wrong), ("wrong", "I do not know.")]
-    group += [("trace", trace) for trace in dict.fromkeys(traces)]
-    return [*group, ("", right), ("", right)][:GROUP]
-
-
-def wrong_answer(row: dict[str, Any], work: Workspace) -> str:
-    """The gold of another problem; of the first few that are written otherwise, one that is not equal all the same."""
-    known = dict.fromkeys(str(other["answer"]) for other in work.train or [] if other.get("answer"))
-    others = [gold for gold in known if gold != row["answer"]]
-    candidates = [*others[:3], f"{row['answer']} + 1"]
-    verdicts = work.verdicts([completion_text("Some thoughts.", text) for text in candidates], row)
-    return next((text for text, verdict in zip(candidates, verdicts, strict=True) if verdict is False), candidates[0])
 
 
 def check_base(work: Workspace) -> list[Finding]:
@@ -248,29 +162,35 @@ def check_policy(work: Workspace) -> list[Finding]:
     else:
         generation = read_config(work.sft_model / "generation_config.json")
         found.append(end_of_turn(work.sft_tokenizer, work.config("grpo"), generation, str(work.sft_model)))
-        found.append(tags(work.sft_tokenizer, str(work.sft_model)))
+        found.append(tags(work.sft_tokenizer, str(work.sft_model), "tags of the policy"))
     if work.traces is None or work.tokenizer("grpo") is None:
-        return [*found, *later("context length", "prepare" if work.traces is None else "sft")]
-    found.append(context(max(work.prompt_lengths("grpo")), grpo.max_completion_length, work.positions("grpo")))
-    return [*found, *check_room("grpo.max_completion_length", grpo.max_completion_length, work)]
+        return [*found, *later("context length of grpo", "prepare" if work.traces is None else "sft")]
+    return [*found, *lengths("grpo", "grpo.max_completion_length", grpo.max_completion_length, work)]
 
 
-def check_room(where: str, limit: int, work: Workspace) -> list[Finding]:
-    """Nothing to say about data without traces."""
-    lengths = [trace for _, trace in work.trace_lengths("grpo")]
-    return [completion_lengths(lengths, where, limit)] if lengths else []
+def lengths(stage: str, where: str, limit: int, work: Workspace) -> list[Finding]:
+    """Prompts and completions against the context, traces against completions where the data have any."""
+    traces_T = [trace for _, trace in work.trace_lengths("grpo")]
+    found = [context(stage, where, max(work.prompt_lengths("grpo")), limit, work.positions("grpo"))]
+    return [*found, completion_lengths(stage, traces_T, where, limit)] if traces_T else found
 
 
 def check_evaluation(work: Workspace) -> list[Finding]:
     if work.traces is None or work.tokenizer("grpo") is None:
-        return later("room for a completion", "prepare" if work.traces is None else "sft")
-    return check_room("evaluate.max_new_tokens", work.params.evaluate.max_new_tokens, work)
+        return later("context length of evaluate", "prepare" if work.traces is None else "sft")
+    return lengths("evaluate", "evaluate.max_new_tokens", work.params.evaluate.max_new_tokens, work)
 
 
 check_sft_resources = partial(check_resources, "sft")
 
 CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
+    *((stage, check_outputs) for stage in STAGES),
     *((stage, partial(check_replaceable, stage)) for stage in ("prepare", "sft", "grpo")),
+    ("sft", partial(check_stale, PREPARED)),
+    ("grpo", partial(check_stale, PREPARED)),
+    ("grpo", partial(check_stale, SFT_MODEL)),
+    ("evaluate", partial(check_stale, SFT_MODEL)),
+    ("evaluate", partial(check_stale, GRPO_MODEL)),
     ("sft", check_sft_launch),
     ("grpo", check_grpo_launch),
     ("grpo", check_objective),
@@ -284,14 +204,19 @@ CHECKS: tuple[tuple[str, Callable[[Workspace], list[Finding]]], ...] = (
     ("grpo", check_golds),
     ("grpo", check_rewards),
     ("grpo", check_traces),
+    ("sft", check_base_weights),
     ("sft", check_tracked),
     ("sft", check_base),
     ("sft", check_trace_lengths),
+    ("sft", partial(check_disk, "sft")),
     ("sft", check_sft_resources),
+    ("grpo", check_sft_weights),
     ("grpo", check_policy),
+    ("grpo", partial(check_disk, "grpo")),
     ("grpo", partial(check_resources, "grpo")),
     ("evaluate", check_evaluation),
     ("evaluate", check_completions),
+    ("evaluate", check_lighteval),
 )
 """The stage that a check concerns, and the check."""
 OF_TRAINING = (check_sft_launch, check_sft_options, check_trace_lengths, check_sft_resources)
@@ -311,10 +236,10 @@ def findings(params: Params, stage: str | None = None) -> list[Finding]:
         for concerned, check in checks_of(params):
             if stage in (None, concerned):
                 try:
-                    found += check(work)
+                    new = check(work)
                 except InputError as error:
-                    fault = Finding("fault", "input", error.where, error.got, f"Wanted {error.wanted}.", error.do)
-                    found += [fault] if fault not in found else []
+                    new = [Finding("fault", "input", error.where, error.got, f"Wanted {error.wanted}.", error.do)]
+                found += [finding for finding in new if finding not in found]
     return found
 
 
@@ -348,13 +273,13 @@ def run(params: Params) -> bool:
     for finding in found:
         print(finding)
     count = {level: sum(finding.level == level for finding in found) for level in ("warn", "fault")}
-    goes_on = "mend the faults, then posttrain check" if count["fault"] else next_command()
+    goes_on = "mend the faults, then posttrain check" if count["fault"] else next_command(params)
     print(f"check | {count['fault']} faults, {count['warn']} warnings | next: {goes_on}")
     return not count["fault"]
 
 
-def next_command() -> str:
-    """The first stage whose output is not there."""
+def next_command(params: Params) -> str:
+    """The first stage whose output is not there, or is of other params."""
     made = {
         "prepare": PREPARED / MANIFEST,
         "sft": SFT_MODEL / MANIFEST,
@@ -362,4 +287,7 @@ def next_command() -> str:
         "evaluate": EVALUATE_RESULTS / "samples.jsonl",
         "report": REPORT,
     }
-    return next((f"posttrain {stage}" for stage, path in made.items() if not path.is_file()), "posttrain gate")
+    for stage, path in made.items():
+        if not path.is_file() or (path.parent in MODELS_AND_DATA and changes_since(path.parent, params)):
+            return f"posttrain {stage}"
+    return "posttrain gate"

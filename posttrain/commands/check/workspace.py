@@ -1,6 +1,5 @@
 """What the preflight can look at: params, and what the stages have made so far."""
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, Self
 
 from posttrain.errors import InputError
 from posttrain.outputs.manifest import read_jsonl, require_complete
+from posttrain.outputs.weight_files import read_json
 from posttrain.params.schema import Params
 from posttrain.paths import PREPARED, SFT_MODEL
 from posttrain.prompts import prompt_messages
@@ -38,8 +38,10 @@ class Workspace:
     @cached_property
     def base(self) -> Path | None:
         """The folder of the model that SFT starts from; None if it is made from scratch or not on this machine."""
-        folder = Path(self.params.model.name_or_path)
-        return folder if (folder / "config.json").is_file() else None
+        name = self.params.model.name_or_path
+        if (Path(name) / "config.json").is_file():
+            return Path(name)
+        return None if name == "scratch" or Path(name).is_dir() else downloaded(name, self.params.model.revision)
 
     @cached_property
     def sft_model(self) -> Path | None:
@@ -114,7 +116,7 @@ class Workspace:
 
     def positions(self, stage: str) -> int | None:
         value = self.config(stage).get("max_position_embeddings")
-        return None if value is None else int(value)
+        return value if isinstance(value, int) else None
 
     def prompt_lengths(self, stage: str) -> list[int]:
         problems = [row["problem"] for row in (self.train or [])[:SAMPLE]]
@@ -145,5 +147,16 @@ def complete(folder: Path, stage: str) -> dict[str, Any] | None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return content
+    """Raises: InputError if the file is no JSON object"""
+    return read_json(path) if path.is_file() else {}
+
+
+def downloaded(name: str, revision: str | None) -> Path | None:
+    """The folder of a Hub model that is in huggingface_hub's cache already."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        path = try_to_load_from_cache(name, "config.json", revision=revision) if revision else None
+    except ValueError:  # no name that the Hub could have
+        return None
+    return Path(path).parent if isinstance(path, str) else None
