@@ -42,6 +42,7 @@ PLUMBING = {
     *(f"posttrain/params/{name}.py" for name in ("__init__", "file", "launch", "recipes", "rewards", "round_trip")),
     *("posttrain/params/schema.py", "posttrain/params/section.py"),
     *(f"posttrain/outputs/{name}.py" for name in ("manifest", "identity", "parents", "checkpoints", "run_log", "disk")),
+    "posttrain/outputs/weight_files.py",
     *(f"posttrain/processes/{name}.py" for name in ("process_tree", "lock", "signals")),
 }
 
@@ -312,7 +313,7 @@ def leaf(section: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
 def other(name: str, value: Any) -> Any:
     """Another value that the schema takes."""
     if name == "action":
-        return "stop" if value == "warn" else "warn"
+        return {"warn": "stop", "stop": "rollback", "rollback": "warn"}[value]
     if name in OTHER:
         return OTHER[name]
     if not value:

@@ -108,6 +108,15 @@ def test_what_the_health_monitor_said_is_on_the_page(results: Params) -> None:
     assert "No rule of the health monitor" not in page
 
 
+def test_a_run_that_moved_few_weights_says_so_on_the_page(results: Params) -> None:
+    path = paths.GRPO_RESULTS / "health.json"
+    health = json.loads(path.read_text(encoding="utf-8"))
+    for frac, said in ((0.0, True), (0.027, True), (0.97, False)):
+        write_json(path, {**health, "weights_changed_frac": frac})
+        report.run(results)
+        assert (f"{frac:.2%}".replace("%", " %") + " of the weights differ" in paths.REPORT.read_text()) is said
+
+
 def test_a_models_text_cannot_become_markup(results: Params) -> None:
     report.run(results)
     page = paths.REPORT.read_text()
