@@ -263,6 +263,13 @@ def test_check_and_stage_exit_with_2(workspace: Params, capsys: pytest.CaptureFi
     assert "\n  wanted  all weights that config.json asks for" in capsys.readouterr().err
 
 
+def test_a_model_that_is_adopted_is_looked_at_too(workspace: Params) -> None:
+    FAULTS["a NaN"](BASE)
+    with pytest.raises(InputError, match=r"models/base/m\n  got     no finite numbers in 1 weights, first model.norm"):
+        work("sft", workspace.model_copy(update={"sft": None}))
+    assert not SFT_MODEL.exists()
+
+
 def test_values_are_looked_at_as_long_as_there_is_time(workspace: Params) -> None:
     FAULTS["a NaN in bfloat16"](BASE)
     found = read_weights(BASE)

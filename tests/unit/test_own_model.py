@@ -151,7 +151,7 @@ def test_check_skips_the_rules_of_training_and_says_so(params: Params, params_wi
     named = {finding.name for finding in found}
     trained = {finding.name for finding in check.findings(params_with({}))}
     assert {"lengths of the traces", "memory and time of sft"} <= trained - named
-    assert {"tags", "learning rate too high", "context length", "memory and time of grpo"} <= named
+    assert {"tags", "learning rate too high", "context length of grpo", "memory and time of grpo"} <= named
     assert not [finding for finding in found if finding.where.startswith(("sft.", "room"))]
 
 
