@@ -15,7 +15,7 @@ from posttrain import paths
 from posttrain.cli import STAGES, parser
 from posttrain.errors import InputError
 from posttrain.grpo import trainer as grpo_trainer
-from posttrain.grpo.health import RULES, Monitor
+from posttrain.grpo.health import DIFFERENCE, RATIO, RULES, Monitor
 from posttrain.launch.accelerate import accelerate_config, environment
 from posttrain.launch.layout import layout
 from posttrain.outputs.facts import flat
@@ -355,6 +355,7 @@ def said(params: Params) -> list[tuple[str, str, int]]:
         sick(reward_accuracy=lambda step: 0.4 + 0.0003 * step, reward_format=lambda step: 0.9),
         sick(reward_accuracy=lambda step: 0.4 + 0.0003 * step),
         sick(completions_truncated_frac=lambda step: 0.6),
+        [row | {DIFFERENCE: 0.0, RATIO: 0.4} for row in sick()],
     ]
     found = []
     for rows in (*SICK.values(), *edges):
