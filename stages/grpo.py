@@ -58,7 +58,7 @@ def run(params: Params) -> None:
         trainer = Trainer(
             params,
             SFT_MODEL,
-            load_tokenizer(str(SFT_MODEL), params.model),
+            load_tokenizer(str(SFT_MODEL), params.model, params.prompts.system),
             BatchRewards(scoring, rows, params.grpo.num_generations),
             trainer_config(params, folder / "trainer"),
             probed=probed,

@@ -83,31 +83,25 @@ def load(folder: Path, params: Params) -> Model:
     from posttrain.training.models import align_special_tokens, load_model, load_tokenizer, sample
 
     start(params.seed, params.launch)
-    tokenizer = load_tokenizer(str(folder), params.model)
+    tokenizer = load_tokenizer(str(folder), params.model, params.prompts.system)
     model = load_model(str(folder), params.model)
     align_special_tokens(model, tokenizer)
     generation = sampling(params.evaluate, tokenizer)
 
     def reply(problem: str) -> Reply:
         prompt = prompt_messages(problem, params.prompts.system)
-        ((completion, finished),) = sample(model, tokenizer, [prompt], generation)
-        return Reply(completion, finished)
+        (sampled,) = sample(model, tokenizer, [prompt], generation)
+        return Reply(sampled.text, sampled.finished)
 
     return reply
 
 
 def sampling(evaluate: Evaluate, tokenizer: Any) -> Any:
     """Generation as in evaluation; greedy at temperature 0."""
-    from transformers import GenerationConfig
+    from posttrain.training.models import generation_config
 
     drawn = {"temperature": evaluate.temperature, "top_p": evaluate.top_p, "top_k": 0} if evaluate.temperature else {}
-    return GenerationConfig(
-        do_sample=bool(drawn),
-        max_new_tokens=evaluate.max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **drawn,
-    )
+    return generation_config(tokenizer, do_sample=bool(drawn), max_new_tokens=evaluate.max_new_tokens, **drawn)
 
 
 def typed() -> Iterator[str]:

@@ -46,9 +46,12 @@ def render(folder: Path, problems: list[dict[str, Any]], params: Params) -> tupl
     """The tokens of each problem's prompt in the model's chat template, and the token that ends a turn."""
     from transformers import AutoTokenizer
 
+    from posttrain.templates import pin_date, render
+
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=params.model.trust_remote_code)
+    pin_date(tokenizer)
     messages = [prompt_messages(problem["problem"], params.prompts.system) for problem in problems]
-    texts = [tokenizer.apply_chat_template(each, tokenize=False, add_generation_prompt=True) for each in messages]
+    texts = [render(tokenizer, each) for each in messages]
     return tokenizer(texts, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id
 
 

@@ -7,7 +7,9 @@ Exit    3 if the answer cannot be trusted (rows lost, samples missing, nothing g
 
 Not lighteval's command line, because on this path it returns wrong numbers without a word: it reuses predictions of
 other weights at the same path (huggingface/lighteval#1364), is greedy whatever the temperature and cuts the prompt when
-max_new_tokens is given (#742), never seeds torch, and scores `<answer>42</answer>` 0. Each is set right below.
+max_new_tokens is given (#742), never seeds torch, takes penalties from the model's generation_config.json, cuts
+completions off as soon as the first few of a batch have ended, and scores `<answer>42</answer>` 0. Each is set right
+below.
 """
 
 import importlib.metadata
@@ -97,6 +99,9 @@ def evaluate(model_path: str, spec: dict[str, Any], completions: list[dict[str, 
     aggregated = tracker.metrics_logger.metric_aggregated[f"{TASK}|0"]
     metrics = {name: float(value) for name, value in aggregated.items() if not name.endswith("_stderr")}
     found = problems(rows, metrics, spec)
+    lost = sum(cut_off(tokens, end_token, spec) for detail in details for tokens in detail.model_response.output_tokens)
+    if lost:
+        found.append(f"{lost} completions neither ended nor have max_new_tokens {spec['max_new_tokens']}")
     if longest + spec["max_new_tokens"] > context:  # lighteval would cut the prompt or the completion
         found.append(
             f"prompts of {longest} tokens + max_new_tokens {spec['max_new_tokens']} exceed {context} of context"
@@ -105,23 +110,38 @@ def evaluate(model_path: str, spec: dict[str, Any], completions: list[dict[str, 
 
 
 def transformers_model(model_path: str, spec: dict[str, Any]) -> Any:
-    """lighteval's transformers backend with sampling and seed set, and without its cache."""
+    """lighteval's transformers backend with sampling and seed set, without its cache and its way to end a batch."""
     import torch
     from lighteval.models.model_input import GenerationParameters
     from lighteval.models.transformers import transformers_model as backend
+    from transformers import GenerationConfig, StoppingCriteriaList
+
+    from posttrain.templates import opened, pin_date
 
     class NoCache:
         def __init__(self, config: Any) -> None: ...
         def _init_registry(self, registry: Any) -> None: ...
 
     class Seeded(backend.TransformersModel):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            pin_date(self.tokenizer)
+            # Nothing of the model's file: lighteval passes the tokens itself, and the sampling that it is told.
+            self.model.generation_config = GenerationConfig()
+
         def _padded_greedy_until(self, docs: list[Any]) -> Any:
             torch.manual_seed(spec["seed"])
             # top_k 0: transformers' own default of 50 would cut the distribution that GRPO trained.
             self.generation_config_dict |= {"do_sample": spec["temperature"] > 0, "top_k": 0}
-            return super()._padded_greedy_until(docs)
+            responses = super()._padded_greedy_until(docs)
+            for doc, response in zip(docs, responses, strict=True):
+                begun = opened(self.prompt_manager.prepare_prompt(doc), doc.query)
+                response.text = [begun + text for text in response.text]
+            return responses
 
     backend.SampleCache = NoCache
+    # Its own counts as many completions as there are problems in a batch, and then ends those of all their samples.
+    backend.stop_sequences_criteria = lambda *_, **__: StoppingCriteriaList()
     if spec["threads"]:
         torch.set_num_threads(spec["threads"])
     config = backend.TransformersModelConfig(
@@ -146,6 +166,8 @@ def given(completions: list[dict[str, Any]], model_path: str, spec: dict[str, An
     from lighteval.tasks.prompt_manager import PromptManager
     from transformers import AutoConfig, AutoTokenizer
 
+    from posttrain.templates import opened, pin_date
+
     class NoCache:
         def _init_registry(self, registry: Any) -> None: ...
 
@@ -155,6 +177,7 @@ def given(completions: list[dict[str, Any]], model_path: str, spec: dict[str, An
         max_length = AutoConfig.from_pretrained(model_path).max_position_embeddings
 
         def __init__(self) -> None:
+            pin_date(self.tokenizer)
             self.config, self._cache = ModelConfig(model_name=model_path, system_prompt=spec["system"]), NoCache()
 
         def greedy_until(self, docs: list[Any]) -> list[Any]:
@@ -165,7 +188,8 @@ def given(completions: list[dict[str, Any]], model_path: str, spec: dict[str, An
             answer = completions[doc.specific["number"]]
             if self.tokenizer(prompt, add_special_tokens=False)["input_ids"] != answer["prompt_token_ids"]:
                 sys.exit(f"{model_path}: another prompt than lighteval's was answered: {prompt!r}")
-            texts = [text.split(self.tokenizer.eos_token)[0] for text in self.tok_decode(answer["token_ids"])]
+            begun, written = opened(prompt, doc.query), self.tok_decode(answer["token_ids"])
+            texts = [begun + text.split(self.tokenizer.eos_token)[0] for text in written]
             return ModelResponse(text=texts, input_tokens=answer["prompt_token_ids"], output_tokens=answer["token_ids"])
 
         def loglikelihood(self, docs: list[Any]) -> list[Any]:
@@ -270,6 +294,11 @@ def row(detail: Any, end_token: int, verdicts: dict[tuple[str, str], float]) -> 
             any(int(token) == end_token for token in tokens) for tokens in detail.model_response.output_tokens
         ],
     }
+
+
+def cut_off(tokens: Any, end_token: int, spec: dict[str, Any]) -> bool:
+    """Whether a completion was ended by neither its model nor the limit."""
+    return len(tokens) < spec["max_new_tokens"] and end_token not in map(int, tokens)
 
 
 def problems(rows: list[dict[str, Any]], metrics: dict[str, float], spec: dict[str, Any]) -> list[str]:

@@ -20,11 +20,11 @@ def sample_rows(
     """Greedy completions of a few training problems with their scores."""
     limit = params.grpo.max_completion_length
     sampled = complete_greedily(model, tokenizer, rows, params.prompts.system, limit)
-    lengths_T = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text, _ in sampled]
-    scores = scoring.scores(scoring.completions([text for text, _ in sampled], rows, lengths_T), 1)
+    texts, lengths_T = [one.text for one in sampled], [one.tokens for one in sampled]
+    scores = scoring.scores(scoring.completions(texts, rows, lengths_T), 1)
     return [
-        {"completion": text, "finished": finished, **{name: values[number] for name, values in scores.items()}}
-        for number, (text, finished) in enumerate(sampled)
+        {"completion": one.text, "finished": one.finished, **{name: values[number] for name, values in scores.items()}}
+        for number, one in enumerate(sampled)
     ]
 
 
@@ -38,7 +38,7 @@ def probe_accuracy(
     """Share of the probe's problems whose greedy completion is right; a completion without a verdict is not."""
     size, system, limit = params.launch.micro_batch_size, params.prompts.system, params.grpo.max_completion_length
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-    texts = [text for batch in batches for text, _ in complete_greedily(model, tokenizer, batch, system, limit)]
+    texts = [one.text for batch in batches for one in complete_greedily(model, tokenizer, batch, system, limit)]
     judged = judge(texts, [row["answer"] for row in rows], scoring.verifier)
     return statistics.fmean(scores["accuracy"] or 0.0 for scores in judged)
 

@@ -19,6 +19,7 @@ from posttrain.grpo.watch import HealthWatch, ProbeWatch, finalize
 from posttrain.launch.layout import world_size
 from posttrain.params.schema import Optimisation, Params
 from posttrain.prompts import prompt_messages
+from posttrain.templates import opened, render
 from posttrain.training.batches import batch_plan
 from posttrain.training.config import optimisation_kwargs
 from posttrain.training.divergence import Diverged, diverged
@@ -76,6 +77,7 @@ class Trainer(GRPOTrainer):
         )
         reseed(params, self.accelerator.process_index)
         align_special_tokens(self.model, tokenizer)
+        self.end_only_at(tokenizer.eos_token_id)
 
     def watchers(self) -> list[TrainerCallback]:
         """In the order in which they are told: the probe adds a column, the curve makes the row that health reads."""
@@ -99,8 +101,13 @@ class Trainer(GRPOTrainer):
         return super().generate_and_score(inputs)
 
     def generate(self, prompts: list[Any]) -> Any:
+        """What TRL returns; each completion begins with what its prompt has opened, its tokens are the model's own."""
         with self.stopwatch.measure("generate"):
-            return super().generate(prompts)
+            prompt_ids, ids, mask, completions, *rest = super().generate(prompts)
+        for prompt, completion in zip(prompts, completions, strict=True):
+            begun = opened(render(self.processing_class, prompt), prompt[-1]["content"])
+            completion[-1]["content"] = begun + completion[-1]["content"]
+        return prompt_ids, ids, mask, completions, *rest
 
     def calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], ids: list[list[int]]

@@ -17,7 +17,7 @@ def base_model(params: Params, rows: list[dict[str, str]]) -> tuple[PreTrainedMo
         tokenizer = train_tokenizer(texts, params.model.scratch.vocab_size)
         model = random_model(params.model.scratch, tokenizer)
     else:
-        tokenizer = load_tokenizer(params.model.name_or_path, params.model)
+        tokenizer = load_tokenizer(params.model.name_or_path, params.model, params.prompts.system)
         model = load_model(params.model.name_or_path, params.model, **loading(params))
         require_rows(model, tokenizer, params.model.name_or_path)
     check_targets(model, params)

@@ -17,6 +17,6 @@ def sample_rows(
     """Problem, greedy completion and whether it finished, of a few training rows."""
     completions = complete_greedily(model, tokenizer, rows, system, max_new_tokens)
     return [
-        {"problem": row["problem"], "completion": completion, "finished": finished}
-        for row, (completion, finished) in zip(rows, completions, strict=True)
+        {"problem": row["problem"], "completion": sampled.text, "finished": sampled.finished}
+        for row, sampled in zip(rows, completions, strict=True)
     ]

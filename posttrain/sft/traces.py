@@ -1,4 +1,4 @@
-"""From rows of data/prepared/sft.jsonl to the conversations that TRL trains on."""
+"""From rows of data/prepared/sft.jsonl to the tokens that TRL trains on."""
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -6,22 +6,28 @@ from transformers import PreTrainedTokenizerBase
 from posttrain.errors import InputError
 from posttrain.params.schema import Params
 from posttrain.prompts import prompt_messages
+from posttrain.templates import require_turn, training_text
+
+TRIED = 8
+"""Traces with which the chat template is tried."""
 
 
 def to_dataset(rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, params: Params) -> tuple[Dataset, int]:
-    """Conversations of a prompt and a completion, and how many were left out for their length in tokens.
+    """Tokens of prompts and completions with a mask of the latter, and how many were left out for their length.
 
     Raises: InputError if none is short enough.
     """
     examples, longest, limit = [], 0, params.require_sft().max_length
+    system, tried = params.prompts.system, [(row["problem"], row["completion"]) for row in rows[:TRIED]]
+    turn = require_turn(tokenizer, params.model.name_or_path, system, tried)
     for row in rows:
-        prompt = prompt_messages(row["problem"], params.prompts.system)
-        completion = [{"role": "assistant", "content": row["completion"]}]
-        text = str(tokenizer.apply_chat_template(prompt + completion, tokenize=False))
-        length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        text = training_text(tokenizer, turn, prompt_messages(row["problem"], system), row["completion"])
+        prompt, completion = to_tokens(tokenizer, *text)
+        length = len(prompt) + len(completion)
         longest = max(longest, length)
         if length <= limit:
-            examples.append({"prompt": prompt, "completion": completion})
+            mask = [0] * len(prompt) + [1] * len(completion)
+            examples.append({"input_ids": prompt + completion, "completion_mask": mask})
     if not examples:
         raise InputError(
             "params.yaml: sft.max_length",
@@ -30,3 +36,12 @@ def to_dataset(rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, p
             do="raise sft.max_length",
         )
     return Dataset.from_list(examples), len(rows) - len(examples)
+
+
+def to_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+    """The tokens of a prompt as they are when the model completes it, and those of the completion.
+
+    From one text, because some tokenizers mark a text's beginning; each by itself where a token would span both.
+    """
+    first, whole, alone = tokenizer([prompt, prompt + completion, completion], add_special_tokens=False)["input_ids"]
+    return first, whole[len(first) :] if whole[: len(first)] == first else alone

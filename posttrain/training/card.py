@@ -14,6 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from posttrain.prompts import prompt_messages
 from posttrain.training.standstill import standstill
 
 CARD = "README.md"
@@ -47,6 +48,7 @@ def card(record: dict[str, Any], metrics: dict[str, Any], problem: str, completi
             "",
             made,
             "",
+            *usage(Path("models") / stage, params["prompts"]["system"]),
             "## Training metrics" if measured else "## Metrics",
             "",
             "| metric | value |",
@@ -83,6 +85,26 @@ def still(metrics: dict[str, Any]) -> list[str]:
     """A paragraph about a run that moved few weights or none."""
     line = standstill(metrics, "the one that it started from")
     return [] if line is None else [f"**{line}.**", ""]
+
+
+def usage(folder: Path, system: str | None) -> list[str]:
+    """Python that asks the model a question, in the form in which it was asked in training."""
+    return [
+        "## How to ask it",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("{folder}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
+        "",
+        f"messages = {prompt_messages('Solve: 3x - 5 = 10', system)}",
+        'inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")',
+        "outputs = model.generate(**inputs, max_new_tokens=512, temperature=0.6)",
+        "print(tokenizer.decode(outputs[0]))",
+        "```",
+        "",
+    ]
 
 
 def front_matter(stage: str, params: dict[str, Any], parent: Path | None) -> str:

@@ -11,7 +11,7 @@ from posttrain.training.publish import write_model
 
 def given_model(params: Params) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Its weights in the dtype of params, without adapters or quantization, which are of training; its tokenizer."""
-    tokenizer = load_tokenizer(params.model.name_or_path, params.model)
+    tokenizer = load_tokenizer(params.model.name_or_path, params.model, params.prompts.system)
     model = load_model(params.model.name_or_path, params.model)
     require_rows(model, tokenizer, params.model.name_or_path)
     require_numbers(model, params.model.name_or_path)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import (
@@ -22,15 +22,16 @@ from posttrain.outputs.identity import TOKENIZER_CONFIG, TOKENIZER_FILES
 from posttrain.outputs.weight_files import read_json, read_weights
 from posttrain.params.schema import Model
 from posttrain.prompts import Message, prompt_messages
+from posttrain.templates import opened, pin_date, render, require_turn
 from posttrain.training.weights import lost_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_tokenizer(name_or_path: str, model: Model) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, with a chat template whose assistant turn ends with the end-of-sequence token.
+def load_tokenizer(name_or_path: str, model: Model, system: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, with a chat template that can be used with this system prompt.
 
-    Raises: InputError saying which of these the checkpoint lacks.
+    Raises: InputError saying what the checkpoint lacks.
     """
     path = Path(name_or_path)
     if path.is_dir() and not any((path / name).is_file() for name in (*TOKENIZER_FILES, TOKENIZER_CONFIG)):
@@ -41,28 +42,10 @@ def load_tokenizer(name_or_path: str, model: Model) -> PreTrainedTokenizerBase:
             do="save the tokenizer into it: `AutoTokenizer.from_pretrained(...).save_pretrained(folder)`",
         )
     tokenizer = _from_pretrained(AutoTokenizer, name_or_path, model)
-    require_chat_template(tokenizer, name_or_path)
+    tokenizer.response_template = None  # TRL would take the thoughts out of completions by it
+    pin_date(tokenizer)
+    require_turn(tokenizer, name_or_path, system)
     return tokenizer
-
-
-def require_chat_template(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
-    """Raises: InputError if there is no chat template, or if the model could never learn where its turn ends."""
-    if tokenizer.chat_template is None:
-        raise InputError(
-            where,
-            got="a tokenizer without a chat template",
-            wanted="a chat template, which renders a problem into the prompt of training and evaluation",
-            do="use an instruct model, or set `chat_template` in its tokenizer_config.json",
-        )
-    turn = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "the reply"}]
-    ending = str(tokenizer.apply_chat_template(turn, tokenize=False)).rpartition("the reply")[2]
-    if tokenizer.eos_token is None or not ending.startswith(tokenizer.eos_token):
-        raise InputError(
-            where,
-            got=f"a chat template that ends the assistant's turn with {ending!r}",
-            wanted=f"the end-of-sequence token {tokenizer.eos_token!r} there; without it generation never stops",
-            do="set `eos_token` in tokenizer_config.json to the token that ends a turn",
-        )
 
 
 def load_model(name_or_path: str, model: Model, **kwargs: Any) -> PreTrainedModel:
@@ -208,14 +191,37 @@ def parameters(model: PreTrainedModel) -> int:
 
 
 def align_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """One end and one padding token for tokenizer, model and generation, so that generation stops everywhere."""
+    """One end and one padding token for tokenizer, model and generation, and no sampling but what a caller asks for.
+
+    A base's generation_config.json may hold more end tokens, penalties and cuts, which transformers would add to those.
+    """
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    for config in (model.config, model.generation_config):
-        config.eos_token_id = tokenizer.eos_token_id
-        config.pad_token_id = tokenizer.pad_token_id
-        config.bos_token_id = tokenizer.bos_token_id
+    config = model.config
+    config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    config.bos_token_id = tokenizer.bos_token_id
+    plain = getattr(model, "get_base_model", lambda: model)()  # PEFT's generates with the config of the model in it
+    plain.generation_config = generation_config(tokenizer)
     model.config.use_cache = True  # the trainer switches it off in the config that would be published
+
+
+def generation_config(tokenizer: PreTrainedTokenizerBase, **sampling: Any) -> GenerationConfig:
+    """The tokens of a model and the sampling that is asked for, nothing else."""
+    return GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        **sampling,
+    )
+
+
+class Sampled(NamedTuple):
+    text: str
+    """What the prompt has opened, and what the model wrote."""
+    finished: bool
+    """It ended with the end-of-sequence token."""
+    tokens: int
+    """Length of what the model wrote, its end token included."""
 
 
 @torch.inference_mode()
@@ -224,10 +230,10 @@ def sample(
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[list[Message]],
     generation: GenerationConfig,
-) -> list[tuple[str, bool]]:
-    """One (completion, finished) for each prompt; finished means that it ended with the end-of-sequence token."""
-    text = [str(tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True)) for p in prompts]
-    batch = tokenizer(text, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+) -> list[Sampled]:
+    """One completion for each prompt."""
+    asked = [render(tokenizer, prompt) for prompt in prompts]
+    batch = tokenizer(asked, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     model.eval()
     ids = model.generate(
         input_ids=batch["input_ids"].to(model.device),
@@ -235,8 +241,11 @@ def sample(
         generation_config=generation,
     )
     completions = ids[:, batch["input_ids"].shape[1] :]
-    finished = (completions == tokenizer.eos_token_id).any(dim=1).tolist()
-    return list(zip(tokenizer.batch_decode(completions, skip_special_tokens=True), finished, strict=True))
+    ends = completions == tokenizer.eos_token_id
+    finished, lengths_T = ends.any(dim=1), torch.where(ends.any(dim=1), ends.int().argmax(dim=1) + 1, ends.shape[1])
+    begun = [opened(text, prompt[-1]["content"]) for text, prompt in zip(asked, prompts, strict=True)]
+    texts = [a + b for a, b in zip(begun, tokenizer.batch_decode(completions, skip_special_tokens=True), strict=True)]
+    return [Sampled(*one) for one in zip(texts, finished.tolist(), lengths_T.tolist(), strict=True)]
 
 
 def complete_greedily(
@@ -245,12 +254,7 @@ def complete_greedily(
     rows: list[dict[str, Any]],
     system: str | None,
     max_new_tokens: int,
-) -> list[tuple[str, bool]]:
-    """(completion, finished) of each row's problem."""
-    generation = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+) -> list[Sampled]:
+    """The completion of each row's problem."""
+    generation = generation_config(tokenizer, do_sample=False, max_new_tokens=max_new_tokens)
     return sample(model, tokenizer, [prompt_messages(row["problem"], system) for row in rows], generation)

@@ -15,6 +15,7 @@ from posttrain.outputs.identity import identity
 from posttrain.outputs.manifest import beside, publish, publish_files, write_json, write_jsonl
 from posttrain.training.card import CARD
 from posttrain.training.curve import Curve
+from posttrain.training.models import generation_config
 
 
 def publish_results(target: Path, metrics: Any, curve: Curve, samples: list[dict[str, Any]], **documents: Any) -> None:
@@ -35,6 +36,7 @@ def publish_model(
     text: str,
 ) -> None:
     """models/<stage>/: a plain transformers checkpoint in safetensors, with tokenizer, template, card and manifest."""
+    model.generation_config = generation_config(tokenizer, **sampling(facts["params"]))
     with beside(target) as out:
         write_model(out, model, tokenizer)
         (out / CARD).write_text(text, encoding="utf-8")
@@ -51,3 +53,19 @@ def write_model(out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     with suppress(KeyError):
         del config["name_or_path"]
     write_json(out / "tokenizer_config.json", config)
+
+
+def sampling(params: dict[str, Any]) -> dict[str, Any]:
+    """How a published model samples where nothing else is asked for: as GRPO rolled it out, or as SFT fitted it.
+
+    That of `evaluate` is no part of it: the stages that train do not depend on that section.
+    """
+    grpo = params.get("grpo", {})
+    further = {name: grpo["trl"][name] for name in ("min_p", "repetition_penalty") if name in grpo.get("trl", {})}
+    return {
+        "do_sample": True,
+        "temperature": grpo.get("temperature", 1.0),
+        "top_p": grpo.get("top_p", 1.0),
+        "top_k": grpo.get("trl", {}).get("top_k", 0),
+        **further,
+    }

@@ -220,6 +220,12 @@ class GRPOTrainer(Seam, trl.GRPOTrainer):
 
     # What a subclass may call
 
+    def end_only_at(self, token: int) -> None:
+        """End completions at this token; TRL adds those of the model's generation_config.json."""
+        self.eos_token_ids = [token]
+        if not self.use_vllm:
+            self.generation_config.eos_token_id = self.generation_kwargs["eos_token_id"] = [token]
+
     def roll_out(self, examples: list[dict[str, Any]]) -> RolloutBatch:
         """Generate and score one completion for each example of this process."""
         prompts = [example["prompt"] for example in examples]

@@ -19,9 +19,10 @@ OWNED = {
     "accelerator_config", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "push_to_hub",
     "run_name", "project", "debug", "label_names", "length_column_name", "gradient_checkpointing",
     "gradient_checkpointing_kwargs", "activation_checkpointing_kwargs", "eos_token", "pad_token",
-    "chat_template_path", "num_completions_to_print", "skip_memory_metrics", "use_vllm", "vllm_mode",
-    "vllm_tensor_parallel_size", "vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_enable_sleep_mode",
-    "vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port",
+    "chat_template_path", "assistant_only_loss", "num_completions_to_print", "skip_memory_metrics", "use_vllm",
+    "vllm_mode", "vllm_tensor_parallel_size", "vllm_gpu_memory_utilization", "vllm_max_model_length",
+    "vllm_enable_sleep_mode", "vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout",
+    "vllm_group_port",
 }  # fmt: skip
 """What batches, seeds, files, processes, vLLM and the tokenizer follow from elsewhere; other values would break a
 promise of this project: equal results on other hardware, nothing published unless whole, plain checkpoints."""

@@ -20,10 +20,11 @@ from posttrain.paths import CHECKPOINTS, PARAMS, SFT_MODEL, SFT_RESULTS
 from posttrain.prompts import TAGS, completion_text, prompt_messages
 from posttrain.sft import traces as sft_traces
 from posttrain.sft import trainer as sft_trainer
+from posttrain.templates import require_turn
 from posttrain.training.batches import batch_plan
 from posttrain.training.curve import Curve
 from posttrain.training.from_scratch import random_model, train_tokenizer
-from posttrain.training.models import align_special_tokens, load_model, load_tokenizer, require_chat_template
+from posttrain.training.models import align_special_tokens, load_model, load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 ROWS = [
@@ -125,7 +126,7 @@ def test_an_epoch_has_whole_steps_of_the_order_it_always_had(
     params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     """23 rows in steps of 5: 20 of them an epoch, the first 20 that the sampler of torch draws."""
-    text = {"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}]}
+    text = {"input_ids": [1, 2], "completion_mask": [0, 1]}
     shrunk = params.model_copy(update={"sft": params.sft.model_copy(update={"batch_size": 5})})
     model, dataset = random_model(params.model.scratch, tokenizer), Dataset.from_list([text] * 23)
     trainer = sft_trainer.Trainer(shrunk, model, tokenizer, dataset, sft_trainer.trainer_config(shrunk, tmp_path))
@@ -169,14 +170,14 @@ def test_a_model_folder_without_tokenizer_says_so(
 def test_a_tokenizer_without_chat_template_says_so(tokenizer: PreTrainedTokenizerBase) -> None:
     bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|im_end|>")
     with pytest.raises(InputError, match="without a chat template"):
-        require_chat_template(bare, "models/x")
+        require_turn(bare, "models/x", None)
 
 
 def test_a_turn_that_does_not_end_with_the_end_token_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     other = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|endoftext|>")
     other.chat_template = tokenizer.chat_template
     with pytest.raises(InputError, match=r"(?s)<\|im_end\|>.*generation never stops"):
-        require_chat_template(other, "models/x")
+        require_turn(other, "models/x", None)
 
 
 def diverging(project: Path, **sft: float) -> Path:

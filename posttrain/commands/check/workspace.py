@@ -65,7 +65,7 @@ class Workspace:
             return None
         from posttrain.training.models import load_tokenizer
 
-        return load_tokenizer(str(folder), self.params.model)
+        return load_tokenizer(str(folder), self.params.model, self.params.prompts.system)
 
     @cached_property
     def _scoring(self) -> Scoring | InputError:
