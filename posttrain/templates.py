@@ -127,8 +127,10 @@ def turn_of(tokenizer: Any, where: str, system: str | None, problem: str, trace:
 
 
 def lead_of(prompt: str, said: str, problem: str, trace: str) -> str:
-    reply = said.removeprefix(prompt)
-    verbatim = said.startswith(prompt) and reply.lstrip().startswith(trace.strip())
+    """What stands before the reply; some templates write the system prompt only where no reply follows."""
+    asks, answers = (text.partition(problem.strip())[2] for text in (prompt, said))
+    reply = answers.removeprefix(asks)
+    verbatim = answers.startswith(asks) and reply.lstrip().startswith(trace.strip())
     return reply[: len(reply) - len(reply.lstrip())] if verbatim and not opened(prompt, problem) else ""
 
 

@@ -10,8 +10,11 @@ from transformers import PreTrainedTokenizerBase
 from posttrain.grpo.batch_rewards import BatchRewards
 from posttrain.grpo.trainer import Trainer, trainer_config
 from posttrain.params.schema import Params
+from posttrain.sft.traces import to_dataset
 from posttrain.training.from_scratch import random_model, train_tokenizer
 from posttrain.training.models import align_special_tokens
+from tests.templates import Template
+from tests.templates import save as save_tokenizer
 
 Reward = Callable[..., list[float | None]]
 
@@ -56,6 +59,25 @@ def tiny_checkpoint(params: Params, rows: list[dict[str, Any]], folder: Path) ->
     align_special_tokens(model, tokenizer)
     model.save_pretrained(folder)
     return tokenizer
+
+
+def learnt_checkpoint(params: Params, template: Template, rows: list[dict[str, str]], folder: Path) -> None:
+    """A small model that has learnt the traces of rows by heart, with a template, as somebody's checkpoint."""
+    tokenizer = save_tokenizer(template, [row["problem"] + "\n" + row["completion"] for row in rows], folder)
+    dataset, _ = to_dataset(rows, tokenizer, params)
+    torch.manual_seed(0)
+    model = random_model(params.model.scratch, tokenizer)
+    align_special_tokens(model, tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    loss = torch.tensor(1.0)
+    while loss > 5e-3:
+        for example in dataset:
+            ids, mask = torch.tensor([example["input_ids"]]), torch.tensor([example["completion_mask"]])
+            loss = model(input_ids=ids, labels=ids.masked_fill(mask == 0, -100)).loss
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
 
 
 def tiny_trainer(
