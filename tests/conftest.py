@@ -90,15 +90,15 @@ def verifier() -> Iterator[Verifier]:
 @pytest.fixture
 def params_with() -> ParamsWith:
     """The shipped params with some keys changed: `params_with({"prepare.dataset": "rows.jsonl"})`."""
+    return params_of
 
-    def build(changes: dict[str, Any]) -> Params:
-        data = read_yaml(ROOT / "params.yaml")
-        for dotted, value in changes.items():
-            *sections, key = dotted.split(".")
-            section = data
-            for name in sections:
-                section = section.setdefault(name, {})
-            section[key] = value
-        return check_params(data, Path("params.yaml"))
 
-    return build
+def params_of(changes: dict[str, Any]) -> Params:
+    data = read_yaml(ROOT / "params.yaml")
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        section = data
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[key] = value
+    return check_params(data, Path("params.yaml"))

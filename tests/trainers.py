@@ -69,14 +69,16 @@ def learnt_checkpoint(params: Params, template: Template, rows: list[dict[str, s
     model = random_model(params.model.scratch, tokenizer)
     align_special_tokens(model, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    loss = torch.tensor(1.0)
-    while loss > 5e-3:
+    for _ in range(400):
+        losses = []
         for example in dataset:
             ids, mask = torch.tensor([example["input_ids"]]), torch.tensor([example["completion_mask"]])
-            loss = model(input_ids=ids, labels=ids.masked_fill(mask == 0, -100)).loss
-            loss.backward()
+            losses.append(model(input_ids=ids, labels=ids.masked_fill(mask == 0, -100)).loss)
+            losses[-1].backward()
         optimizer.step()
         optimizer.zero_grad()
+        if max(losses) < 5e-3:
+            break
     model.save_pretrained(folder)
 
 

@@ -35,6 +35,7 @@ from posttrain.training.from_scratch import random_model, train_tokenizer
 from posttrain.training.lora import adapter_config
 from posttrain.training.models import align_special_tokens
 from tests.conftest import ParamsWith
+from tests.templates import TEMPLATES, save
 
 ROOT = Path(__file__).parents[2]
 TRACES = [f"<think>\nx = {x}\n</think>\n<answer>\nx = {x}\n</answer>" for x in range(2, 10)]
@@ -619,3 +620,22 @@ def test_a_model_without_a_template_is_a_fault(project: Path, params_with: Param
     tokenizer.save_pretrained(base)
     (fault,) = [f for f in check.findings(params_with({"model.name_or_path": str(base)})) if f.level == "fault"]
     assert fault.saw == "a tokenizer without a chat template"
+
+
+@pytest.mark.parametrize(
+    ("name", "system", "level", "saw"),
+    [
+        ("Gemma-2", "Think first.", "fault", "System role not supported"),
+        ("DeepSeek-R1-Distill", None, "ok", "opens '<think>\\n', which completions get back"),
+        ("Qwen3, thinking off", None, "warn", "closes empty thoughts"),
+    ],
+)
+def test_what_a_template_does_is_said(
+    name: str, system: str | None, level: str, saw: str, project: Path, params_with: ParamsWith
+) -> None:
+    base = project / "base"
+    tokenizer = save(TEMPLATES[name], TRACES, base)
+    random_model(params_with({}).model.scratch, tokenizer).save_pretrained(base)
+    found = check.findings(params_with({"model.name_or_path": str(base), "prompts.system": system}))
+    (finding,) = [f for f in found if f.name == "chat template" or f.level == "fault"]
+    assert (finding.level, saw in finding.saw) == (level, True), finding

@@ -1,6 +1,8 @@
 """Statistics, the comparison of two models, the gate, and the process that runs lighteval."""
 
 import json
+import math
+import statistics
 import sys
 import time
 from collections import OrderedDict
@@ -9,18 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from posttrain.errors import InputError, PosttrainError
 from posttrain.evaluation.lighteval_process import MODELS, lighteval_python, run_lighteval, spec
+from posttrain.evaluation.lighteval_runner import cut_off
 from posttrain.evaluation.metrics import join, model_metrics, show, summary
 from posttrain.evaluation.votes import majorities
 from posttrain.outputs.manifest import MANIFEST, publish, sha256, write_jsonl
 from posttrain.params.schema import Params
 from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, PREPARED, RUN_LOG, SFT_MODEL, UNPUBLISHED
 from posttrain.rewards.scoring import Verifier
+from posttrain.training.from_scratch import train_tokenizer
 from stages import evaluate
 from tests.held_locks import is_released
 from tests.hostile import TOWER, block
+from tests.templates import TEMPLATES
+from tests.trainers import learnt_checkpoint
 
 ParamsWith = Callable[[dict[str, Any]], Params]
 
@@ -417,3 +425,67 @@ def test_evaluate_needs_the_outputs_before_it(
         evaluate.run(params_with({}))
     assert caught.value.where == str(missing)
     assert f"posttrain {stage}" in caught.value.do
+
+
+# The runner itself, in lighteval's environment
+
+
+def geometric_model(folder: Path, end_frac: float) -> None:
+    """A model that ends with this probability at every step, whatever it has read, and else writes an `a`."""
+    tokenizer = train_tokenizer(["Solve: 3x = 6, a"], 384)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = Qwen2Config(vocab_size=len(tokenizer), **sizes, num_key_value_heads=1, max_position_embeddings=1024)
+    model = Qwen2ForCausalLM(config)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.zero_()
+        model.model.norm.weight.fill_(1.0)
+        model.model.embed_tokens.weight.fill_(1.0)  # so what the head sees is eight ones
+        model.lm_head.weight.fill_(-10.0)
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids("a")] = math.log(1 - end_frac) / 8
+        model.lm_head.weight[tokenizer.eos_token_id] = math.log(end_frac) / 8
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def asked_to_run(folder: Path, models: dict[str, Path], problems: list[str], **sampling: Any) -> dict[str, Any]:
+    """The spec of a run over problems whose answers do not matter."""
+    rows = [{"id": str(n), "problem": text, "answer": "x = 2", "number": n} for n, text in enumerate(problems)]
+    (folder / "data").mkdir()
+    write_jsonl(folder / "data/test.jsonl", rows)
+    paths = {"data_dir": str(folder / "data"), "output_dir": str(folder / "lighteval")}
+    rest = {"rows": len(rows), "system": None, "dtype": "float32", "seed": 1, "threads": 1, "top_p": 1.0}
+    return {"models": {name: str(path) for name, path in models.items()}, **paths, **rest, **sampling}
+
+
+def test_no_completion_is_cut_off_however_many_end_first(project: Path) -> None:
+    """16 problems x 4 samples in batches of 4, which lighteval's own criterion ends when 4 of 16 rows have ended."""
+    geometric_model(project / "model", 0.05)
+    sampling = {"num_samples": 4, "temperature": 1.0, "max_new_tokens": 400, "batch_size": 4}
+    task = asked_to_run(project, {"m": project / "model"}, [f"Solve: 3x = {n}" for n in range(16)], **sampling)
+    found = run_lighteval(task, project, 300)["m"]
+    assert found["problems"] == []
+    assert all(all(row["finished"]) for row in found["rows"])
+    lengths = [len(text) for row in found["rows"] for text in row["completions"]]
+    assert statistics.fmean(lengths) == pytest.approx(19, abs=4 * 19.5 / math.sqrt(64))
+
+
+def test_the_runner_gives_back_what_a_prompt_opened_and_takes_nothing_from_the_models_file(
+    project: Path, params_with: ParamsWith
+) -> None:
+    trace = "<think>\n3x = 6\n</think>\n<answer>\nx = 2\n</answer>"
+    rows = [{"id": "a", "problem": "Solve: 3x = 6", "completion": trace}]
+    learnt_checkpoint(params_with({}), TEMPLATES["DeepSeek-R1-Distill"], rows, project / "model")
+    path = project / "model/generation_config.json"
+    bent = {"repetition_penalty": 5.0, "no_repeat_ngram_size": 2, "min_new_tokens": 50}
+    path.write_text(json.dumps(json.loads(path.read_text()) | bent))
+    sampling = {"num_samples": 2, "temperature": 0.2, "max_new_tokens": 64, "batch_size": 2}
+    task = asked_to_run(project, {"m": project / "model"}, ["Solve: 3x = 6"], **sampling)
+    found = run_lighteval(task, project, 300)["m"]
+    assert found["rows"][0]["completions"] == [trace, trace]
+    assert found["metrics"]["pass@1"] == 1.0
+
+
+@pytest.mark.parametrize(("tokens", "cut"), [([5, 5], True), ([5, 2], False), ([5, 5, 5], False), ([5, 2, 0], False)])
+def test_a_completion_that_neither_ended_nor_is_full_is_a_fault(tokens: list[int], cut: bool) -> None:
+    assert cut_off(tokens, 2, {"max_new_tokens": 3}) is cut

@@ -82,6 +82,21 @@ def test_loss_is_on_the_completion_only(params: Params, tokenizer: PreTrainedTok
     assert "Solve" in tokenizer.decode(batch["input_ids"][0])
 
 
+def test_for_the_shipped_template_rows_are_those_that_trl_renders(
+    params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    replies = [[{"role": "assistant", "content": row["completion"]}] for row in ROWS]
+    prompts = [prompt_messages(row["problem"], None) for row in ROWS]
+    rendered = Dataset.from_dict({"prompt": prompts, "completion": replies})
+    ours, _ = sft_traces.to_dataset(ROWS, tokenizer, params)
+    model, args = random_model(params.model.scratch, tokenizer), sft_trainer.trainer_config(params, tmp_path)
+    mine, trls = (
+        SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer).train_dataset
+        for rows in (ours, rendered)
+    )
+    assert mine.to_list() == [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in trls]
+
+
 def test_long_rows_are_counted_not_cut(params: Params, tokenizer: PreTrainedTokenizerBase) -> None:
     long = {"id": "long", "problem": ROWS[0]["problem"], "completion": completion_text("1 " * 200, "x = 1")}
     dataset, too_long = sft_traces.to_dataset([*ROWS, long], tokenizer, params)

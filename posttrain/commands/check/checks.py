@@ -31,7 +31,7 @@ from posttrain.commands.check.rules import (
     trace_lengths,
     unseen_advantages,
 )
-from posttrain.commands.check.tokens import end_of_turn, tags
+from posttrain.commands.check.tokens import end_of_turn, tags, template
 from posttrain.commands.check.workspace import Workspace, read_config
 from posttrain.errors import InputError
 from posttrain.grpo.health import RULES, reward_weights
@@ -127,7 +127,7 @@ def check_base(work: Workspace) -> list[Finding]:
     tokenizer, where = work.base_tokenizer, work.params.model.name_or_path
     if tokenizer is None:
         return later("tags", "prepare" if where == "scratch" else "sft")
-    return [tags(tokenizer, where)]
+    return [tags(tokenizer, where), template(tokenizer, where, work.params.prompts.system)]
 
 
 def check_trace_lengths(work: Workspace) -> list[Finding]:

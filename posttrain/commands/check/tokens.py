@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from posttrain.commands.check.rules import Finding
-from posttrain.prompts import TAGS, completion_text
+from posttrain.prompts import TAGS, completion_text, prompt_messages
+from posttrain.templates import EXAMPLES, closes_thoughts, opened, render
 
 
 def tags(tokenizer: Any, where: str, name: str = "tags") -> Finding:
@@ -23,6 +24,19 @@ def tags(tokenizer: Any, where: str, name: str = "tags") -> Finding:
         return Finding("warn", name, where, saw, why, "Harmless after enough SFT; added tokens avoid it.")
     count = len(tokenizer(TAGS[0], add_special_tokens=False)["input_ids"])
     return Finding("ok", name, where, f"kept by decoding; {TAGS[0]} is {count} token{'s'[: count != 1]}")
+
+
+def template(tokenizer: Any, where: str, system: str | None) -> Finding:
+    """What does the chat template begin in the model's place?"""
+    problem = EXAMPLES[0][0]
+    prompt = render(tokenizer, prompt_messages(problem, system))
+    if closes_thoughts(prompt, problem):
+        why = "The traces' thoughts come after them, where this model is used to answer."
+        do = "Switch thinking on in the template, or leave /no_think out of prompts.system."
+        return Finding("warn", "chat template", where, "closes empty thoughts before the model writes", why, do)
+    begun = opened(prompt, problem)
+    saw = f"opens {begun!r}, which completions get back" if begun else "leaves the whole trace to the model"
+    return Finding("ok", "chat template", where, saw)
 
 
 def straddling(tokenizer: Any, text: str) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from posttrain.params.schema import Params
 from posttrain.paths import PREPARED, SFT_MODEL
 from posttrain.prompts import prompt_messages
 from posttrain.rewards.scoring import Score, Scoring
+from posttrain.templates import render, require_turn, training_text
 
 SAMPLE = 512
 """Traces whose tokens are counted; they are ordered by a hash, so these are as good as any."""
@@ -120,22 +121,22 @@ class Workspace:
 
     def prompt_lengths(self, stage: str) -> list[int]:
         problems = [row["problem"] for row in (self.train or [])[:SAMPLE]]
-        return [self._count(prompt_messages(p, self.params.prompts.system), stage, True) for p in problems]
+        prompts = [prompt_messages(p, self.params.prompts.system) for p in problems]
+        return [self._count(render(self.tokenizer(stage), prompt), stage) for prompt in prompts]
 
     def trace_lengths(self, stage: str) -> list[tuple[int, int]]:
         """(whole conversation, trace alone) in tokens."""
-        rows = (self.traces or [])[:SAMPLE]
-        found = []
-        for row in rows:
+        tokenizer, found = self.tokenizer(stage), []
+        turn = require_turn(tokenizer, str(self.base or self.params.model.name_or_path), self.params.prompts.system)
+        for row in (self.traces or [])[:SAMPLE]:
             prompt = prompt_messages(row["problem"], self.params.prompts.system)
-            whole = self._count([*prompt, {"role": "assistant", "content": row["completion"]}], stage, False)
-            found.append((whole, whole - self._count(prompt, stage, True)))
+            asked, said = training_text(tokenizer, turn, prompt, row["completion"])
+            whole = self._count(asked + said, stage)
+            found.append((whole, whole - self._count(asked, stage)))
         return found
 
-    def _count(self, messages: list[dict[str, str]], stage: str, ask: bool) -> int:
-        tokenizer = self.tokenizer(stage)
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _count(self, text: str, stage: str) -> int:
+        return len(self.tokenizer(stage)(text, add_special_tokens=False)["input_ids"])
 
 
 def complete(folder: Path, stage: str) -> dict[str, Any] | None:

@@ -1,0 +1,195 @@
+"""What a model generates with, wherever that is: nothing of its base's generation_config.json; what is published."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from posttrain.commands.chat import load
+from posttrain.grpo.batch_rewards import BatchRewards
+from posttrain.grpo.trainer import Trainer, trainer_config
+from posttrain.params.schema import Params
+from posttrain.prompts import completion_text
+from posttrain.rewards.scoring import Scoring
+from posttrain.sft.base import base_model
+from posttrain.sft.samples import sample_rows
+from posttrain.training.card import card
+from posttrain.training.models import load_model, load_tokenizer
+from posttrain.training.publish import publish_model, sampling
+from tests.conftest import params_of
+from tests.templates import TEMPLATES
+from tests.trainers import learnt_checkpoint
+
+ParamsWith = Callable[[dict[str, Any]], Params]
+
+ROOT = Path(__file__).parents[2]
+ROWS = [
+    {
+        "id": str(x),
+        "problem": f"Solve: 3x - 5 = {3 * x - 5}",
+        "answer": f"x = {x}",
+        "completion": completion_text(f"3x = {3 * x}", f"x = {x}"),
+    }
+    for x in (5, 7)
+]
+BENT = {
+    "repetition_penalty": 5.0,
+    "no_repeat_ngram_size": 2,
+    "min_new_tokens": 60,
+    "top_k": 1,
+    "top_p": 0.1,
+    "temperature": 0.1,
+    "do_sample": True,
+    "suppress_tokens": [9],
+}
+"""With any of the first three, no trace could be written."""
+THINKING = ("DeepSeek-R1-Distill", "Qwen3-Thinking-2507")
+CHANGES = {
+    "model.scratch": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "vocab_size": 384,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.1,
+    },
+    "grpo.num_generations": 2,
+    "grpo.prompts_per_step": 2,
+    "grpo.max_completion_length": 64,
+    "grpo.temperature": 0.2,
+    "rewards": {
+        "format": {"weight": 1.0},
+        "tag_count": {"weight": 1.0},
+        "soft_overlong_punishment": {"weight": 1.0, "max_completion_len": 64, "soft_punish_cache": 8},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Somebody's models, which know ROWS by heart, and whose files would have them write something else."""
+    found = {}
+    for name in (*THINKING, "Qwen2.5"):
+        found[name] = tmp_path_factory.mktemp("base") / "model"
+        learnt_checkpoint(params_of(CHANGES), TEMPLATES[name], ROWS, found[name])
+        path = found[name] / "generation_config.json"
+        config = json.loads(path.read_text()) | BENT
+        eos = config["eos_token_id"]
+        path.write_text(
+            json.dumps(config | {"eos_token_id": [eos, AutoTokenizer.from_pretrained(found[name]).vocab["="]]})
+        )
+    return found
+
+
+def base(checkpoints: dict[str, Path], name: str, params_with: ParamsWith) -> Params:
+    return params_with(CHANGES | {"model.name_or_path": str(checkpoints[name])})
+
+
+def test_the_files_bend_what_transformers_generates(checkpoints: dict[str, Path]) -> None:
+    """The fixture does what it is for."""
+    folder = checkpoints["Qwen2.5"]
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    asked = [{"role": "user", "content": ROWS[0]["problem"]}]
+    inputs = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt")
+    written = tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0])
+    assert ROWS[0]["completion"] not in written
+
+
+@pytest.mark.parametrize("name", [*THINKING, "Qwen2.5"])
+def test_samples_and_chat_are_whole_and_the_models_own(
+    name: str, checkpoints: dict[str, Path], params_with: ParamsWith, capfd: pytest.CaptureFixture[str]
+) -> None:
+    params = base(checkpoints, name, params_with)
+    model, tokenizer = base_model(params, ROWS)
+    capfd.readouterr()
+    for row, sampled in zip(ROWS, sample_rows(model, tokenizer, ROWS, params), strict=True):
+        assert sampled == {"problem": row["problem"], "completion": row["completion"], "finished": True}
+    reply = load(checkpoints[name], params)(ROWS[1]["problem"])
+    assert (reply.completion, reply.finished, reply.thoughts) == (ROWS[1]["completion"], True, "3x = 21")
+    assert "generation flags" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("name", [*THINKING, "Qwen2.5"])
+def test_rollouts_are_whole_and_earn_the_form_rewards(
+    name: str, checkpoints: dict[str, Path], params_with: ParamsWith, tmp_path: Path
+) -> None:
+    params = base(checkpoints, name, params_with)
+    folder, tokenizer = checkpoints[name], load_tokenizer(str(checkpoints[name]), params.model)
+    with Scoring(params.rewards, params.verifier, 1) as scoring:
+        rewards = BatchRewards(scoring, ROWS, 2)
+        trainer = Trainer(params, folder, tokenizer, rewards, trainer_config(params, tmp_path), probed=ROWS)
+        trainer.model.train()
+        examples = [trainer.train_dataset[row] for row in (0, 0, 1, 1)]
+        batch = trainer.roll_out(examples)
+        written = [rollout.completion[-1]["content"] for rollout in batch.rollouts]
+        assert written == [ROWS[row]["completion"] for row in (0, 0, 1, 1)]
+        assert batch.rewards.tolist() == [[1.0, 1.0, 0.0]] * 4
+        assert trainer.solve_probe() == 1.0
+        assert [row["format"] for row in trainer.sample(ROWS)] == [1.0, 1.0]
+        for rollout, text in zip(batch.rollouts, written, strict=True):  # lengths are of what was generated
+            own = text.removeprefix("<think>\n") if name in THINKING else text
+            assert len(rollout.ids) == len(tokenizer(own + tokenizer.eos_token, add_special_tokens=False)["input_ids"])
+        assert trainer.eos_token_ids == trainer.generation_config.eos_token_id == [tokenizer.eos_token_id]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is published
+
+
+def published(folder: Path, params: Params, stage: str, checkpoint: Path) -> Path:
+    model, tokenizer = load_model(str(checkpoint), params.model), load_tokenizer(str(checkpoint), params.model)
+    sections = {"seed", "model", "prompts", stage}
+    record = {"stage": stage, "params": params.model_dump(mode="json", include=sections), "parents": {}, "inputs": {}}
+    text = card(record, {}, ROWS[0]["problem"], ROWS[0]["completion"], None)
+    (folder / "room").mkdir(parents=True)
+    publish_model(folder / "room", folder / "models" / stage, model, tokenizer, record, text)
+    return folder / "models" / stage
+
+
+@pytest.mark.parametrize(("stage", "temperature"), [("sft", 1.0), ("grpo", 0.2)])
+def test_the_published_config_holds_tokens_and_the_stages_sampling(
+    stage: str, temperature: float, checkpoints: dict[str, Path], params_with: ParamsWith, tmp_path: Path
+) -> None:
+    folder = published(tmp_path, base(checkpoints, "Qwen2.5", params_with), stage, checkpoints["Qwen2.5"])
+    config = json.loads((folder / "generation_config.json").read_text())
+    del config["transformers_version"]
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    tokens = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    assert config == tokens | {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+    assert GenerationConfig.from_pretrained(folder).top_k == 0
+
+
+def test_what_grpo_rolled_out_with_is_published(params_with: ParamsWith) -> None:
+    params = params_with({"grpo.top_p": 0.9, "grpo.trl": {"top_k": 20, "min_p": 0.1}})
+    found = sampling(params.model_dump(mode="json"))
+    assert found == {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 20, "min_p": 0.1}
+
+
+def run_snippet(page: str, folder: Path) -> tuple[str, str]:
+    """What the page's first Python prints, and what it says beside."""
+    found = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    ran = subprocess.run([sys.executable, "-c", found[1]], cwd=folder, capture_output=True, text=True, check=True)
+    return ran.stdout, ran.stderr
+
+
+@pytest.mark.parametrize("page", ["card", "README"])
+def test_the_snippet_prints_thoughts_and_answer(
+    page: str, checkpoints: dict[str, Path], params_with: ParamsWith, tmp_path: Path
+) -> None:
+    name = "Qwen3-Thinking-2507" if page == "card" else "Qwen2.5"
+    folder = published(tmp_path, base(checkpoints, name, params_with), "grpo", checkpoints[name])
+    text = (folder / "README.md" if page == "card" else ROOT / "README.md").read_text(encoding="utf-8")
+    printed, said = run_snippet(text, tmp_path)
+    assert "Solve: 3x - 5 = 10<|im_end|>" in printed
+    assert printed.endswith("<|im_start|>assistant\n" + ROWS[0]["completion"] + "<|im_end|>\n")
+    assert "generation flags" not in said
+    assert "models/grpo" in text
