@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from posttrain import templates
 from posttrain.errors import InputError, PosttrainError
 from posttrain.params.schema import Params
 from posttrain.prompts import prompt_messages
@@ -46,12 +47,10 @@ def render(folder: Path, problems: list[dict[str, Any]], params: Params) -> tupl
     """The tokens of each problem's prompt in the model's chat template, and the token that ends a turn."""
     from transformers import AutoTokenizer
 
-    from posttrain.templates import pin_date, render
-
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=params.model.trust_remote_code)
-    pin_date(tokenizer)
+    templates.pin_date(tokenizer)
     messages = [prompt_messages(problem["problem"], params.prompts.system) for problem in problems]
-    texts = [render(tokenizer, each) for each in messages]
+    texts = [templates.render(tokenizer, each) for each in messages]
     return tokenizer(texts, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id
 
 

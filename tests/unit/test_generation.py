@@ -110,7 +110,7 @@ def test_samples_and_chat_are_whole_and_the_models_own(
     params = base(checkpoints, name, params_with)
     model, tokenizer = base_model(params, ROWS)
     capfd.readouterr()
-    for row, sampled in zip(ROWS, sample_rows(model, tokenizer, ROWS, params), strict=True):
+    for row, sampled in zip(ROWS, sample_rows(model, tokenizer, ROWS, None, 128), strict=True):
         assert sampled == {"problem": row["problem"], "completion": row["completion"], "finished": True}
     reply = load(checkpoints[name], params)(ROWS[1]["problem"])
     assert (reply.completion, reply.finished, reply.thoughts) == (ROWS[1]["completion"], True, "3x = 21")
@@ -149,8 +149,7 @@ def published(folder: Path, params: Params, stage: str, checkpoint: Path) -> Pat
     sections = {"seed", "model", "prompts", stage}
     record = {"stage": stage, "params": params.model_dump(mode="json", include=sections), "parents": {}, "inputs": {}}
     text = card(record, {}, ROWS[0]["problem"], ROWS[0]["completion"], None)
-    (folder / "room").mkdir(parents=True)
-    publish_model(folder / "room", folder / "models" / stage, model, tokenizer, record, text)
+    publish_model(folder / "models" / stage, model, tokenizer, record, text)
     return folder / "models" / stage
 
 

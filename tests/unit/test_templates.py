@@ -31,7 +31,7 @@ def params_for(folder: Path, system: str | None) -> Params:
     params = load_params(ROOT / "params.yaml")
     prompts = params.prompts.model_copy(update={"system": system})
     model = params.model.model_copy(update={"name_or_path": str(folder)})
-    sft = params.sft.model_copy(update={"max_length": 400})
+    sft = params.require_sft().model_copy(update={"max_length": 400})
     return params.model_copy(update={"prompts": prompts, "model": model, "sft": sft})
 
 
