@@ -97,7 +97,7 @@ def pinned(template: str) -> str:
 def require_turn(
     tokenizer: Any, where: str, system: str | None, examples: Sequence[tuple[str, str]] = EXAMPLES
 ) -> Turn:
-    """What the template writes around each of the traces, which is the same for all.
+    """What the template writes around each of the traces; the end is the same for all.
 
     Raises: InputError saying why no model can be trained with this template.
     """
@@ -108,10 +108,10 @@ def require_turn(
             wanted="a chat template, which renders a problem into the prompt of training and evaluation",
             do="use an instruct model, or set `chat_template` in its tokenizer_config.json",
         )
-    turns = {turn_of(tokenizer, where, system, problem, trace) for problem, trace in examples}
-    if len(turns) > 1:
-        raise unusable(where, f"begins and ends the assistant's turns differently: {turns}", "one beginning and end")
-    return turns.pop()
+    turns = [turn_of(tokenizer, where, system, problem, trace) for problem, trace in examples]
+    if len(ends := {turn.end for turn in turns}) > 1:
+        raise unusable(where, f"ends the assistant's turns differently: {sorted(ends)}", "one end of a turn")
+    return max(turns, key=lambda turn: len(turn.lead))  # none is found of a reply that is written anew
 
 
 def turn_of(tokenizer: Any, where: str, system: str | None, problem: str, trace: str) -> Turn:
