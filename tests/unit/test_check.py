@@ -633,7 +633,7 @@ def test_a_model_without_a_template_is_a_fault(project: Path, params_with: Param
 def test_what_a_template_does_is_said(
     name: str, system: str | None, level: str, saw: str, project: Path, params_with: ParamsWith
 ) -> None:
-    base = project / "base"
+    base = Path("models/base/theirs")
     tokenizer = save(TEMPLATES[name], TRACES, base)
     random_model(params_with({}).model.scratch, tokenizer).save_pretrained(base)
     found = check.findings(params_with({"model.name_or_path": str(base), "prompts.system": system}))
