@@ -98,7 +98,7 @@ def usage(folder: Path, system: str | None) -> list[str]:
         f'model = AutoModelForCausalLM.from_pretrained("{folder}")',
         f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
         "",
-        f"messages = {prompt_messages('Solve: 3x - 5 = 10', system)}",
+        f"messages = {literal(prompt_messages('Solve: 3x - 5 = 10', system))}",
         "inputs = tokenizer.apply_chat_template(",
         '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True',
         ")",
@@ -107,6 +107,11 @@ def usage(folder: Path, system: str | None) -> list[str]:
         "```",
         "",
     ]
+
+
+def literal(value: Any) -> str:
+    """Python for plain data on one line, in which no tag but ours stands as one."""
+    return re.sub(r"<(?!/?(?:think|answer)>)", r"\\x3c", repr(value))
 
 
 def front_matter(stage: str, params: dict[str, Any], parent: Path | None) -> str:
