@@ -87,4 +87,6 @@ def difference(gold: str, answer: str, said: str | None, ours: bool | None, thei
         return UNFINISHED
     if any(isinstance(value, Group) for value in (asked, told)) or "=" in gold + said:
         return FORM
-    return SPELLING if ours and (plain(said) != answer or "\\approx" in answer) else UNEXPLAINED
+    if "\\text{" in answer:
+        return UNIT
+    return SPELLING if ours and (plain(said) != answer or "\\approx" in answer or "," in gold) else UNEXPLAINED

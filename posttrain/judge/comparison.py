@@ -192,6 +192,8 @@ def _quantities(gold: Value, answer: Value, algebra: Algebra) -> bool:
         return isinstance(answer.value, Number) and _numbers(gold, answer)
     if gold.unit.measures and answer.unit.measures and gold.unit != answer.unit:
         return False
+    if _is_share(answer.unit) and not _is_share(gold.unit):
+        return False
     return algebra(_written(gold.value), _written(answer.value))
 
 
