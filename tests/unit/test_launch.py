@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 
 from posttrain.cli import main
@@ -147,7 +146,10 @@ def test_what_runs_has_to_be_what_was_asked_for(shipped: Launch, strategy: str) 
 
 def test_another_precision_than_that_of_params_is_refused(shipped: Launch) -> None:
     """Whatever changed it: accelerate's own variable does where it is read."""
-    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    state = SimpleNamespace(deepspeed_plugin=None)
+    accelerator = SimpleNamespace(
+        distributed_type="DistributedType.NO", num_processes=1, state=state, mixed_precision="bf16"
+    )
     with pytest.raises(InputError, match="mixed precision bf16"):
         require(accelerator, layout(shipped))
     require(accelerator, layout(shipped.model_copy(update={"mixed_precision": "bf16"})))
