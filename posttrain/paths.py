@@ -37,3 +37,15 @@ REPORTS = Path(".posttrain/reports")
 SWEEPS = Path(".posttrain/sweeps")
 
 LIGHTEVAL_ENVIRONMENT = Path(".venv-lighteval")
+
+TEMPORARY = "/.dvc/tmp/exps/"
+"""Where DVC makes the workspaces of `dvc exp run --temp` and `--queue`. They lack what git ignores."""
+
+
+def mend_the_path(folder: Path) -> str:
+    """What to do about an input that is not there and would be in `folder`."""
+    if TEMPORARY not in Path.cwd().as_posix():
+        return "mend the path"
+    return (
+        f"run `python -m flows.pipeline --set KEY=VALUE` in the project: DVC's temporary workspaces have no {folder}/"
+    )

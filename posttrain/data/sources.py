@@ -6,6 +6,7 @@ from typing import Any
 
 from posttrain.errors import InputError
 from posttrain.params.schema import Prepare
+from posttrain.paths import SOURCE_DATA, mend_the_path
 
 Row = dict[str, Any]
 
@@ -168,5 +169,5 @@ def _no_such_file(path: Path) -> InputError:
         str(path),
         got="no such file or folder",
         wanted="the data of prepare.dataset",
-        do="check the path in params.yaml",
+        do=mend_the_path(SOURCE_DATA),
     )

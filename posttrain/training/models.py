@@ -21,6 +21,7 @@ from posttrain.errors import InputError
 from posttrain.outputs.identity import TOKENIZER_CONFIG, TOKENIZER_FILES
 from posttrain.outputs.weight_files import read_json, read_weights
 from posttrain.params.schema import Model
+from posttrain.paths import BASE_MODELS, mend_the_path
 from posttrain.prompts import Message, prompt_messages
 from posttrain.templates import opened, pin_date, render, require_turn
 from posttrain.training.weights import lost_weights
@@ -141,7 +142,7 @@ def require_source(name_or_path: str, model: Model) -> None:
             "params.yaml: model.name_or_path",
             got=f"{name_or_path}: no such folder",
             wanted="a model",
-            do="mend the path",
+            do=mend_the_path(BASE_MODELS),
         )
     elif model.revision is None:
         raise InputError(

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from posttrain.commands.check import checks as check
+from posttrain.data.sources import load_rows
 from posttrain.errors import InputError
 from posttrain.launch import layout
 from posttrain.outputs.facts import Origin
@@ -21,6 +22,7 @@ from posttrain.paths import PREPARED, SFT_MODEL, SFT_RESULTS
 from posttrain.run_stage import help_machine_0, shared
 from posttrain.training.card import CARD
 from posttrain.training.from_scratch import random_model, train_tokenizer
+from posttrain.training.models import require_source
 from stages import prepare, sft
 from tests.conftest import ParamsWith
 
@@ -219,3 +221,17 @@ def test_what_a_stage_wrote_and_empty_folders_are_replaced(project: Path) -> Non
         (made / "a.txt").write_text(content)
         publish(made, SFT_MODEL, {"stage": "sft"})
     assert (SFT_MODEL / "a.txt").read_text() == "second"
+
+
+@pytest.mark.parametrize(("temporary", "do"), [(True, "flows.pipeline --set"), (False, "mend the path")])
+def test_what_git_ignores_is_missed_by_name_in_dvcs_temporary_workspaces(
+    project: Path, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch, temporary: bool, do: str
+) -> None:
+    params = params_with(CHANGES | {"prepare.dataset": "./data/source/own.jsonl"})
+    folder = project / (".dvc/tmp/exps/tmpx1" if temporary else "clone")
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    for missing in (lambda: load_rows(params.prepare, "train"), lambda: require_source(OWN, params.model)):
+        with pytest.raises(InputError) as caught:
+            missing()
+        assert do in caught.value.do
