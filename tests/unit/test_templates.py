@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import transformers.utils.chat_template_utils as clock
+import trl
 
 from posttrain.errors import InputError
 from posttrain.params.file import load_params
@@ -282,3 +283,59 @@ def table(seen: dict[str, Seen]) -> str:
 
 def test_the_page_has_the_table(seen: dict[str, Seen]) -> None:
     assert table(seen) in PAGE.read_text(encoding="utf-8"), table(seen)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The templates of well-known models that TRL brings along, as they are
+
+
+ENDS = (
+    *("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<｜end▁of▁sentence｜>", "<|return|>", "<|end|>", "</s>"),
+    *("<|END_OF_TURN_TOKEN|>", "<|eot|>", "<|user|>"),
+)
+"""Tokens that end a turn; the first of them that a template writes is its."""
+REFUSED = {
+    "cohere2": "ends the assistant's turn with '<|END_RESPONSE|><|END_OF_TURN_TOKEN|>'",
+    "glm4moe": "ends the assistant's turn with ''",
+    **dict.fromkeys(
+        ("idefics3", "llava_next", "smolvlm"), "renders a problem as"
+    ),  # a list of text and images is wanted
+}
+REAL = {path.stem: path for path in sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))}
+
+
+def real(name: str) -> Template:
+    text = REAL[name].read_text(encoding="utf-8")
+    end = next(end for end in (*ENDS, "<eos>") if end in text or end == "<eos>")
+    return Template(text, eos=end, bos="<bos>" if "bos_token" in text else None, system=None)
+
+
+def test_trl_brings_the_templates_of_the_models_that_people_use() -> None:
+    assert {
+        "deepseek_r1_distill",
+        "llama3_2",
+        "qwen2_5",
+        "qwen3",
+        "qwen3_instruct_2507",
+        "gemma3",
+        "phi3",
+    } <= REAL.keys()
+    assert REFUSED.keys() <= REAL.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in REAL if name.removesuffix("_training") not in REFUSED])
+def test_a_real_template_trains_the_whole_trace(name: str, tmp_path: Path) -> None:
+    found = Seen(real(name), tmp_path / "model")
+    completion = found.completion(0)
+    assert completion.text.strip() == TRACE
+    assert (format(completion), tag_count(completion)) == (1.0, 1.0)
+    assert (
+        found.ids(0, 0) == found.tokenizer.apply_chat_template(found.asked[0], add_generation_prompt=True)["input_ids"]
+    )
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_real_template_that_cannot_be_used_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        Seen(real(name), tmp_path / "model")
+    assert REFUSED[name] in caught.value.got
