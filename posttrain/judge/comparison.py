@@ -10,7 +10,7 @@ from fractions import Fraction
 from posttrain.judge.numbers import Number
 from posttrain.judge.text import plain
 from posttrain.judge.units import NONE, Unit
-from posttrain.judge.values import Choice, Formula, Group, Named, Quantity, Value, Words, read, value
+from posttrain.judge.values import Choice, Formula, Group, Named, Quantity, Value, Words, equated, read, value
 
 TOLERANCE = Fraction(1, 1_000_000)
 """Relative, between a decimal and a fraction: `0.333333` is 1/3, and `0.33` is not."""
@@ -35,6 +35,8 @@ def same(gold: Value, answer: Value, algebra: Algebra) -> bool:
     """The verdict on what they say."""
     if gold == answer:
         return True
+    if (sides := equated(answer)) and not equated(gold):
+        return _all_say(gold, sides, algebra)
     if isinstance(gold, Named) or isinstance(answer, Named):
         return _named(gold, answer, algebra)
     if isinstance(gold, Choice) or isinstance(answer, Choice):
@@ -44,6 +46,14 @@ def same(gold: Value, answer: Value, algebra: Algebra) -> bool:
     if isinstance(gold, Group) or isinstance(answer, Group):
         return _groups(gold, answer, algebra)
     return _quantities(gold, answer, algebra)
+
+
+def _all_say(gold: Value, sides: list[str], algebra: Algebra) -> bool:
+    """Of a chain of equations, of which math-verify would take the last, each side says it. A number is said once."""
+    target = gold.value if isinstance(gold, Named) else gold
+    if isinstance(target, Quantity) and isinstance(target.value, Number):
+        return False
+    return all(same(target, value(side, 1), algebra) for side in sides)
 
 
 def _named(gold: Value, answer: Value, algebra: Algebra) -> bool:

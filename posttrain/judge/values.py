@@ -269,6 +269,19 @@ def _equation(text: str, depth: int) -> Value | None:
     return None
 
 
+def equated(found: Value) -> list[str]:
+    """What a chain such as `f(x) = (x+1)^2 = x^2+2x+1` equates, without the name; nothing of a single equation.
+
+    Two equations in two lines are such a chain too: `x = 1 = 1` and below it `x = 6`.
+    """
+    if not isinstance(found, Quantity) or not isinstance(found.value, Formula):
+        return []
+    sides = split_at(found.value.text, "=")
+    if len(sides) < 3:
+        return []
+    return sides[1:] if _NAME.fullmatch(sides[0]) else sides
+
+
 def _inequality(text: str, depth: int) -> Value | None:
     r"""An interval, where one name is bounded by values; `x<1:(-\infty,1)` says it twice."""
     twice = _BESIDE_INTERVAL.fullmatch(text)
