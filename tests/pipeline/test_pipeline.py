@@ -93,7 +93,7 @@ def test_a_single_stage_gives_the_same_bytes_as_repro(repro: Done, run: Run, clo
 
 def test_dvc_shows_metrics_plots_and_parameters(repro: Done, run: Run, clone: Path) -> None:
     metrics = json.loads(run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
-    assert metrics["results/evaluate/metrics.json"]["data"]["verdict"] in {"improved", "indistinguishable", "regressed"}
+    assert metrics["results/evaluate/metrics.json"]["data"]["verdict"] == "too few problems"  # twelve
     assert metrics["results/grpo/metrics.json"]["data"]["reward/format"] >= 0
     plots = run("dvc", "plots", "show", "--json")
     assert plots.returncode == 0, plots.stderr
