@@ -90,6 +90,11 @@ def parser() -> argparse.ArgumentParser:
     launch.set_defaults(run=run_launch)
     text = "did GRPO gain what params ask for? exit code 3 if not"
     commands.add_parser("gate", help=text, description=text).set_defaults(run=run_gate)
+    text = "two evaluations of the same problems: commits, experiments, folders, or two models of one"
+    compare = commands.add_parser("compare", help=text, description=text)
+    for name in ("first", "second"):
+        compare.add_argument(name, metavar="WHAT[:MODEL]", help="workspace, a folder or a revision; grpo if no model")
+    compare.set_defaults(run=run_compare)
     text = "score completions in a .jsonl or .parquet file with the rewards of params.yaml: a table and histograms"
     rewards = commands.add_parser("rewards", help=text, description=text)
     rewards.add_argument("file", metavar="FILE", help="rows of prompt, completion, gold; or what a stage wrote")
@@ -221,6 +226,12 @@ def run_gate(arguments: argparse.Namespace) -> None:
     from posttrain.paths import PARAMS
 
     check_gate(load_params(PARAMS))
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    from posttrain.commands.compare import compare
+
+    compare(arguments.first, arguments.second)
 
 
 def run_rewards(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,113 @@
+"""Two evaluations side by side: what is the same problem, what is said of it, and where samples come from."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posttrain.cli import main
+from posttrain.commands.compare import SAMPLES, compare, evaluated
+from posttrain.errors import InputError
+from posttrain.evaluation.statistics import gain
+
+PROBLEMS = 24
+
+
+def row(number: int, sft: list[int], grpo: list[int], **other: Any) -> dict[str, Any]:
+    models = {name: {"correct": [float(one) for one in right]} for name, right in (("sft", sft), ("grpo", grpo))}
+    return {"problem": f"Solve: {number}x = {6 * number}", "answer": "x = 6", **models, **other}
+
+
+def save(folder: Path, rows: list[dict[str, Any]]) -> None:
+    path = folder / SAMPLES
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+
+
+def test_models_of_one_evaluation(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # 20 problems from 1 of 2 to 2 of 2, three unchanged, one lost.
+    rows = [row(n, [1, 0], [1, 1]) for n in range(20)] + [row(n, [1, 1], [1, 1]) for n in range(20, 23)]
+    save(Path(), [*rows, row(23, [1, 1], [0, 1])])
+    assert main(["compare", "workspace:sft", "workspace"]) == 0
+    told = capsys.readouterr().out
+    expected = gain([0.5] * 20 + [1.0] * 4, [1.0] * 23 + [0.5], 2)
+    assert expected.low > 0
+    claim = (
+        f"improved: workspace:grpo over workspace:sft {expected.mean:+.3f} [{expected.low:+.3f}, {expected.high:+.3f}]"
+    )
+    assert claim in told
+    assert f"workspace:sft  pass@1 {(0.5 * 20 + 4) / 24:.3f} [" in told
+    assert "20 problems better:" in told
+    assert told.count("(gold x = 6): 1 of 2, then 2") == 5  # of each kind, at most
+    assert "1 problems worse:\ncompare |   Solve: 23x = 138 (gold x = 6): 2 of 2, then 1\n" in told
+
+
+def test_only_problems_with_the_same_text_and_gold_are_compared(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(Path("a"), [row(n, [1], [0]) for n in range(PROBLEMS)])
+    other = row(0, [1], [1]) | {"answer": "x = 7"}
+    save(Path("b"), [other, *(row(n, [1], [1]) for n in range(1, PROBLEMS + 3))])
+    compare("a", "b")
+    told = capsys.readouterr().out
+    assert f"{PROBLEMS - 1} problems x 1 samples" in told
+    assert "a:grpo pass@1 0.000 [0.000, " in told
+    assert "| 1 problems that the other has not are left out" in told
+    assert "| 4 problems that the other has not are left out" in told
+
+
+def test_text_of_data_has_no_power_over_a_terminal(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(Path(), [row(n, [0], [1]) | {"problem": f"{n}\x1b[2J" + "long " * 40} for n in range(3)])
+    compare("workspace:sft", "workspace")
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert "too few problems" in told
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "got"),
+    [
+        ("workspace:base", "workspace", "an evaluation without base"),
+        ("nowhere", "workspace", ""),
+        ("a", "workspace", "no such file"),
+        ("workspace", "b", "no problem that both have"),
+        ("workspace", "c", "1 and 2 completions"),
+        ("d", "workspace", "no samples"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(
+    project: Path, capsys: pytest.CaptureFixture[str], first: str, second: str, got: str
+) -> None:
+    Path("a").mkdir()
+    save(Path(), [row(1, [1], [1])])
+    save(Path("b"), [row(2, [1], [1])])
+    save(Path("c"), [row(1, [1, 1], [1, 1])])
+    save(Path("d"), [])
+    assert main(["compare", first, second]) == 2
+    told = capsys.readouterr().err
+    assert got in told
+    assert "Traceback" not in told
+
+
+def test_a_commit_and_a_tag_have_the_samples_that_dvc_kept(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*command: str) -> None:
+        subprocess.run(command, check=True, capture_output=True)
+
+    run("git", "init", "-q")
+    for key, value in (("user.name", "a"), ("user.email", "a@b.c")):
+        run("git", "config", key, value)
+    run("dvc", "init", "-q")
+    Path("dvc.yaml").unlink()
+    for number, right in enumerate(([0], [1])):
+        save(Path(), [row(n, [0], right) for n in range(PROBLEMS)])
+        run("dvc", "add", "-q", str(SAMPLES))
+        run("git", "add", "-A")
+        run("git", "commit", "-qm", str(number))
+    run("git", "tag", "good")
+    SAMPLES.unlink()
+    compare("HEAD~1", "good")
+    assert "improved: good:grpo over HEAD~1:grpo +1.000" in capsys.readouterr().out
+    with pytest.raises(InputError, match="good:base"):
+        evaluated("good:base")
