@@ -35,6 +35,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from posttrain.processes.signals import signals_later
+
 MEMORY_MIB = 2048
 """Address space that a call may add to a worker's. One that wants more fails with MemoryError or ends its worker."""
 
@@ -246,7 +248,8 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), name="posttrain worker")
         try:
-            self.process.start()
+            with signals_later():  # the fork server would tell of a process that it was asked for by halves
+                self.process.start()
         except BaseException:
             self.pipe.close()
             raise

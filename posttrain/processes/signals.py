@@ -28,6 +28,23 @@ class NotedSignals:
 
 
 @contextmanager
+def signals_later() -> Iterator[None]:
+    """SIGTERM and Ctrl-C do what they do at the end of the block, not within it.
+
+    Without effect outside the main thread, which alone they interrupt.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        with NotedSignals() as noted:
+            yield
+    finally:
+        for number in noted.received:
+            signal.raise_signal(number)
+
+
+@contextmanager
 def sigterm_exits() -> Iterator[None]:
     """SIGTERM raises SystemExit, so that unpublished folders and child processes are cleaned up; afterwards as before.
 

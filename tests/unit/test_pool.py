@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from posttrain.processes import pool as pool_module
 from posttrain.processes.pool import Lost, Pool
 
 BATCH = 398
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +237,40 @@ def test_what_the_caller_raises_ends_the_run_and_the_pool_goes_on(pool: Pool) ->
         pool.run(do, [(time.sleep, (60,)), (sys.exit, ()), *[(time.sleep, (60,))] * 20], 30.0, seen=refuse)
     assert time.monotonic() - began < 20
     assert pool.run(abs, [(-1,)], 5.0) == [1]
+
+
+INTERRUPTED = """
+import os, signal, sys
+from multiprocessing import forkserver
+from posttrain.processes.pool import Pool
+from posttrain.processes.signals import sigterm_exits
+
+def main():
+    send = forkserver.reduction.sendfds
+
+    def interrupted(*arguments):  # the fork server has taken the call, and waits for what to do
+        os.kill(os.getpid(), {number})
+        return send(*arguments)
+
+    with sigterm_exits(), Pool(1) as pool:
+        pool.run(abs, [(-1,)], 5.0)
+        pool.close()
+        forkserver.reduction.sendfds = interrupted
+        pool.run(abs, [(-1,)], 5.0)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_a_worker_starts_ends_us_and_nobody_else_speaks(tmp_path: Path, number: signal.Signals) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(INTERRUPTED.replace("{number}", str(int(number))))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(program)], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == (128 + number if number == signal.SIGTERM else -number), done.stderr
+    assert "EOFError" not in done.stderr  # the fork server's
+    assert "_serve_one" not in done.stderr
