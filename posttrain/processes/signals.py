@@ -6,23 +6,34 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 
 class NotedSignals:
     """While it is entered, `received` grows by the number of each SIGTERM and SIGINT."""
 
-    def __enter__(self) -> Self:
+    def __init__(self) -> None:
         self.received: list[int] = []
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
         ignored = signal.SIG_IGN  # of a shell that started us in the background
-        numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not ignored]
-        self.before = {number: signal.signal(number, self.note) for number in numbers}
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) is not ignored:
+                    self.before[number] = signal.signal(number, self.note)
+        except BaseException:  # one that came first
+            self.restore()
+            raise
         return self
 
     def note(self, number: int, frame: FrameType | None) -> None:
         self.received.append(number)
 
     def __exit__(self, *_: object) -> None:
+        self.restore()
+
+    def restore(self) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
@@ -36,8 +47,9 @@ def signals_later() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    noted = NotedSignals()
     try:
-        with NotedSignals() as noted:
+        with noted:
             yield
     finally:
         for number in noted.received:
