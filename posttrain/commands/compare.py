@@ -16,7 +16,7 @@ from typing import Any
 from posttrain.commands.chat import printable
 from posttrain.errors import InputError
 from posttrain.evaluation.rows import ROWS
-from posttrain.evaluation.statistics import detectable, gain, interval, p_value, verdict
+from posttrain.evaluation.statistics import compared, interval
 from posttrain.paths import EVALUATE_RESULTS
 
 SAMPLES = EVALUATE_RESULTS / "samples.jsonl"
@@ -52,12 +52,9 @@ def compare(first: str, second: str) -> None:
         found, left_out = interval(rates_P, n), len(model.right) - len(problems)
         others = f" | {left_out} problems that the other has not are left out" if left_out else ""
         print(f"compare | {model.name:{width}} pass@1 {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]{others}")
-    found, p = gain(before_P, after_P, n), p_value(before_P, after_P, n)
-    print(
-        f"compare | {verdict(found, len(problems))}: {models[1].name} over {models[0].name} {found.mean:+.3f} "
-        f"[{found.low:+.3f}, {found.high:+.3f}], paired p {p:.2g}, {len(problems)} problems x {n} samples, "
-        f"which show a gain of {detectable(before_P, after_P, n):.3f} four times in five"
-    )
+    found_gain = compared(before_P, after_P, n)
+    told = found_gain.claim(len(problems), n)
+    print(f"compare | {found_gain.verdict}: {models[1].name} over {models[0].name} {told}")
     changes = sorted(zip(problems, before_P, after_P, strict=True), key=lambda row: -abs(row[2] - row[1]))
     for word, sign in (("better", 1), ("worse", -1)):
         show(word, [row for row in changes if (row[2] - row[1]) * sign > 0], n)

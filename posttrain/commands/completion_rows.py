@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.data.sources import Row, read_lines
+from posttrain.data.sources import Row, holds_half_a_pair, read_lines
 from posttrain.errors import InputError
 from posttrain.outputs.manifest import read_jsonl
 from posttrain.paths import PREPARED
@@ -133,7 +133,7 @@ def to_row(row: Row, where: str) -> Row:
                 wanted="text, or a list of chat messages",
                 do="give each line a prompt, a completion and a gold",
             )
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if holds_half_a_pair(value):
             raise InputError(
                 where, got=f"`{column}` holds half of a surrogate pair", wanted="text", do="mend or remove the row"
             )

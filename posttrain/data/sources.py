@@ -86,13 +86,18 @@ def _check_columns(row: Row, columns: tuple[str, ...], where: str) -> None:
                 wanted="non-empty text",
                 do="mend or remove the row",
             )
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if holds_half_a_pair(value):
             raise InputError(
                 where,
                 got=f"`{column}` holds half of a surrogate pair, which no UTF-8 file can",
                 wanted="text",
                 do="mend or remove the row",
             )
+
+
+def holds_half_a_pair(text: str) -> bool:
+    """Half of a surrogate pair, which JSON can escape and no UTF-8 file can hold."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_kept(row: Row, columns: list[str], where: str) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 
 from posttrain import paths
 from posttrain.errors import InputError
-from posttrain.evaluation import statistics
 from posttrain.evaluation.gate import passes
 from posttrain.evaluation.rows import ROWS
-from posttrain.evaluation.statistics import Interval, interval, pass_at_k, verdict
+from posttrain.evaluation.statistics import Comparison, compared, interval, pass_at_k
 from posttrain.evaluation.votes import majorities
 from posttrain.judge.answers import declared_answer
 from posttrain.judge.kinds import kind_of_difference
@@ -76,32 +75,23 @@ def summary(
         name: model_metrics(samples, name, outcome[name]["metrics"], verifier) for name in rows_of(outcome)
     }
     if "base" in metrics:
-        metrics["sft_gain"] = paired_gain(samples, "base", "sft")
+        metrics["sft_gain"] = asdict(paired_gain(samples, "base", "sft"))
     gain, minimum = paired_gain(samples, "sft", "grpo"), params.evaluate.gate.min_gain
-    claim = gain.pop("verdict")
+    told = asdict(gain)
     return {
         **metrics,
-        "gain": gain,
-        "verdict": claim,
-        "gate": {
-            "min_gain": minimum,
-            "passed": passes(Interval(gain["mean"], gain["low"], gain["high"]), claim, minimum),
-        },
+        "verdict": told.pop("verdict"),
+        "gain": told,
+        "gate": {"min_gain": minimum, "passed": passes(gain, gain.verdict, minimum)},
         "problems": len(samples),
         "samples_per_problem": params.evaluate.num_samples,
     }
 
 
-def paired_gain(samples: list[dict[str, Any]], before: str, after: str) -> dict[str, Any]:
-    """The gain in pass@1 over the same problems: interval, p-value, verdict, and the smallest gain that would show."""
-    n = len(samples[0][before]["correct"])
+def paired_gain(samples: list[dict[str, Any]], before: str, after: str) -> Comparison:
+    """The gain in pass@1 over the same problems."""
     before_P, after_P = ([_mean(row[name]["correct"]) for row in samples] for name in (before, after))
-    gain = statistics.gain(before_P, after_P, n)
-    return asdict(gain) | {
-        "p_value": statistics.p_value(before_P, after_P, n),
-        "detectable": statistics.detectable(before_P, after_P, n),
-        "verdict": verdict(gain, len(samples)),
-    }
+    return compared(before_P, after_P, len(samples[0][before]["correct"]))
 
 
 def model_metrics(
@@ -151,12 +141,8 @@ def show(metrics: dict[str, Any]) -> None:
     if base := metrics.get("sft_gain"):
         claim = f"{base['mean']:+.3f} [{base['low']:+.3f}, {base['high']:+.3f}], paired p {base['p_value']:.2g}"
         print(f"evaluate | SFT over the base {base['verdict']}: pass@1 {claim}")
-    gain = metrics["gain"]
-    print(
-        f"evaluate | {metrics['verdict']}: pass@1 {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}], "
-        f"paired p {gain['p_value']:.2g}, {metrics['problems']} problems x {n} samples, "
-        f"which show a gain of {gain['detectable']:.3f} four times in five"
-    )
+    gain = Comparison(**metrics["gain"], verdict=metrics["verdict"])
+    print(f"evaluate | {gain.verdict}: pass@1 {gain.claim(metrics['problems'], n)}")
 
 
 def _mean(values: list[float]) -> float:

@@ -172,6 +172,31 @@ def verdict(gain: Interval, problems: int) -> Verdict:
     return "regressed" if gain.high < 0 else "indistinguishable"
 
 
+@dataclass(frozen=True)
+class Comparison(Interval):
+    """The gain of one model over another on the same problems."""
+
+    p_value: float
+    detectable: float
+    verdict: Verdict
+
+    def claim(self, problems: int, n: int) -> str:
+        """What a person is told."""
+        limits, size = f"[{self.low:+.3f}, {self.high:+.3f}]", f"{problems} problems x {n} samples"
+        shown = f"which show a gain of {self.detectable:.3f} four times in five"
+        return f"{self.mean:+.3f} {limits}, paired p {self.p_value:.2g}, {size}, {shown}"
+
+
+def compared(before_P: Sequence[float], after_P: Sequence[float], n: int) -> Comparison:
+    found = gain(before_P, after_P, n)
+    return Comparison(
+        **vars(found),
+        p_value=p_value(before_P, after_P, n),
+        detectable=detectable(before_P, after_P, n),
+        verdict=verdict(found, len(before_P)),
+    )
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # One problem
 

@@ -104,9 +104,10 @@ class Trainer(GRPOTrainer):
         """What TRL returns; each completion begins with what its prompt has opened, its tokens are the model's own."""
         with self.stopwatch.measure("generate"):
             prompt_ids, ids, mask, completions, *rest = super().generate(prompts)
+        asked = {prompt[-1]["content"]: prompt for prompt in prompts}  # a group has one prompt
+        begun = {problem: opened(render(self.processing_class, prompt), problem) for problem, prompt in asked.items()}
         for prompt, completion in zip(prompts, completions, strict=True):
-            begun = opened(render(self.processing_class, prompt), prompt[-1]["content"])
-            completion[-1]["content"] = begun + completion[-1]["content"]
+            completion[-1]["content"] = begun[prompt[-1]["content"]] + completion[-1]["content"]
         return prompt_ids, ids, mask, completions, *rest
 
     def calculate_rewards(
@@ -144,8 +145,7 @@ def to_dataset(rows: list[dict[str, Any]], params: Params) -> Dataset:
 
 
 def prompt_ids(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, params: Params) -> list[int]:
-    messages = prompt_messages(row["problem"], params.prompts.system)
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    text = render(tokenizer, prompt_messages(row["problem"], params.prompts.system))
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 

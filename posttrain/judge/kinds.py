@@ -1,4 +1,4 @@
-"""The kind of a gold: what `prepare.golds` keeps, and what a difference between two graders is about."""
+"""The kind of a gold: what `prepare.drop_golds` names, and what a difference between two graders is about."""
 
 import re
 from typing import Literal

@@ -1,7 +1,7 @@
-"""Is the declared answer equal to the gold? Decided by math-verify in processes that can be ended.
+"""Is the declared answer equal to the gold? Decided by kind, formulas by math-verify in processes that can be ended.
 
-Each distinct (gold, answer) is decided once in a run, a gold is parsed once for all its answers of a batch, and plain
-numbers, which most answers are, are compared without math-verify. A verdict that takes too long is None: no score,
+Each distinct (gold, answer) is decided once in a run, a gold is parsed once for all its answers of a batch, and what
+needs no algebra, as most answers, is compared here. A verdict that takes too long is None: no score,
 left out of the group's statistics, counted. It is never a 0, which would teach that a right answer is wrong.
 
 Source: Math-Verify's issues 50, 55 and 65 and open-r1's 420 tell what happens without.

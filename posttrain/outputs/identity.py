@@ -13,6 +13,7 @@ from typing import Any
 from posttrain.errors import InputError
 from posttrain.outputs.facts import MADE_BY
 from posttrain.outputs.manifest import sha256
+from posttrain.outputs.weight_files import read_header
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -55,24 +56,17 @@ def digest(data: Any) -> str:
 
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object; an empty one where there is no file."""
-    return read_header(path, lambda: json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return read_whole(path, lambda: json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def tensor_shapes(path: Path) -> dict[str, Any]:
     """Name, type and shape of each tensor in a safetensors file, from its header."""
-
-    def header() -> Any:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            if size > path.stat().st_size:
-                raise ValueError("a header that is longer than the file")
-            return json.loads(file.read(size))
-
-    tensors = {name: value for name, value in read_header(path, header).items() if isinstance(value, dict)}
+    header = read_whole(path, lambda: read_header(path)[0])
+    tensors = {name: value for name, value in header.items() if isinstance(value, dict)}
     return {name: [value.get("dtype"), value.get("shape")] for name, value in tensors.items()}
 
 
-def read_header(path: Path, read: Callable[[], Any]) -> dict[str, Any]:
+def read_whole(path: Path, read: Callable[[], Any]) -> dict[str, Any]:
     try:
         data = read()
     except (ValueError, struct.error, RecursionError) as error:

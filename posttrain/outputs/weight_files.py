@@ -85,11 +85,7 @@ def read_tensors(path: Path) -> list[Tensor]:
     """Raises: InputError if the file is not what its header says"""
     size = path.stat().st_size
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size - 8, LONGEST_HEADER):
-                raise ValueError(f"a header of {length} bytes, in a file of {size}")
-            header = json.loads(file.read(length))
+        header, length = read_header(path)
         header.pop("__metadata__", None)
         tensors = [as_tensor(path, name, entry, 8 + length) for name, entry in header.items()]
     except (struct.error, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
@@ -100,6 +96,19 @@ def read_tensors(path: Path) -> list[Tensor]:
             path, f"{size} bytes, and a header that says {end}: {'cut off' if end > size else 'more than that'}"
         )
     return tensors
+
+
+def read_header(path: Path) -> tuple[Any, int]:
+    """The JSON that a safetensors file begins with, and its length in bytes.
+
+    Raises: ValueError or struct.error if there is none
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > min(size - 8, LONGEST_HEADER):
+            raise ValueError(f"a header of {length} bytes, in a file of {size}")
+        return json.loads(file.read(length)), length
 
 
 def as_tensor(path: Path, name: str, entry: dict[str, Any], origin: int) -> Tensor:
