@@ -18,6 +18,7 @@ SFT_RESULTS = Path("results/sft")
 GRPO_RESULTS = Path("results/grpo")
 EVALUATE_RESULTS = Path("results/evaluate")
 REPORT = Path("results/report.html")
+REPORT_FILES = Path("results/report")
 
 OUTPUTS = (Path("data"), Path("models"), Path("results"))
 """The folders with what stages make. Each may be a link to another file system."""

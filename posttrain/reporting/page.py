@@ -1,72 +1,120 @@
-"""results/report.html: one self-contained page. Text of a model is escaped."""
+"""results/report.html: one page with all that it needs inside, and nothing of a model or a user that a browser runs.
 
+Text is escaped by Jinja; data stand as JSON in blocks that no browser runs, and the page's scripts write them as text.
+Two scripts run, which the Content-Security-Policy knows by their hashes: the charting library and the page's own.
+"""
+
+import base64
+import hashlib
 import json
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from posttrain.errors import InputError
-from posttrain.reporting.charts import Columns
+from posttrain.reporting import charts, drawing, lengths, problems, provenance, tables
+from posttrain.reporting.results import Results
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
-
-
-NO_SCORES = ("reward/total", "reward/zero_std_frac", "reward/verifier_timeouts")
-
-
-MODELS = {"base": "base", "sft": "SFT", "grpo": "GRPO"}
-"""Those that an evaluation can have, and what a person calls them."""
+HERE = Path(__file__).parent
+SCRIPTS = ("dom", "filters", "completion", "problems", "charts", "files", "start")
+"""The page's own, in the order in which they stand in one block."""
+UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+"""What would end a block of JSON or mean something else in a script, and half characters, which no file can hold."""
 
 
-def require_file(path: Path, made_by: str) -> Path:
-    """Raises: InputError if the file is missing."""
-    if not path.is_file():
-        raise InputError(
-            str(path),
-            got="no such file",
-            wanted=f"the output of `posttrain {made_by}`",
-            do=f"run `posttrain {made_by}` first, or `dvc repro`",
-        )
-    return path
+def embedded(data: Any) -> str:
+    """JSON that stays in its <script> element, whatever text it holds."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def read_results(path: Path, made_by: str) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(require_file(path, made_by).read_text(encoding="utf-8"))
-    return data
+@cache
+def library() -> str:
+    return (HERE / "vendor/uPlot.iife.min.js").read_text(encoding="utf-8")
 
 
-def read_curve(path: Path) -> Columns:
-    """A TSV as columns; an empty cell, a step at which the quantity was not logged, is None."""
-    head, *rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-    return {name: [float(row[index]) if row[index] else None for row in rows] for index, name in enumerate(head)}
+@cache
+def script() -> str:
+    parts = [(HERE / f"page/{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
+    return '"use strict";\n{\n' + "\n".join(parts) + "}\n"
 
 
-def metric_names(metrics: dict[str, float]) -> list[str]:
-    """The rows of the evaluation's table: pass@1, which carries the claim, then the others by name."""
-    names = [name for name in metrics if not name.startswith("pass@1_")]
-    return sorted(names, key=lambda name: (name != "pass@1", name))
+def style() -> str:
+    files = (HERE / "vendor/uPlot.min.css", HERE / "page/page.css", HERE / "page/problems.css")
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
-def progress(curve: Columns) -> list[dict[str, float | None]]:
-    """The rows of the tutorial's monitoring table: near the start, in the middle, at the end.
-
-    Each is a mean over a tenth of the run, because a single step of a few prompts says little.
-    """
-    count = len(curve["step"])
-    width = max(1, count // 10)
-    return [window_means(curve, start, start + width) for start in (0, (count - width) // 2, count - width)]
+def policy(*scripts: str) -> str:
+    """A Content-Security-Policy under which these scripts run and nothing else does or is fetched."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 
 
-def window_means(curve: Columns, start: int, end: int) -> dict[str, float | None]:
-    def mean(values: list[float | None]) -> float | None:
-        numbers = [value for value in values[start:end] if value is not None]
-        return sum(numbers) / len(numbers) if numbers else None
+def render(results: Results) -> str:
+    """The page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return {**{name: mean(values) for name, values in curve.items()}, "step": curve["step"][end - 1]}
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FileSystemLoader(HERE / "page"),
+    )
+    environment.filters["embedded"] = embedded
+    return environment.get_template("report.html.jinja").render(**content(results))
 
 
-def render(**content: Any) -> str:
-    """The page; every value is escaped but the SVGs, which are drawn here from numbers."""
-    from jinja2 import Environment, StrictUndefined
+def content(results: Results) -> dict[str, Any]:
+    """What the templates show."""
+    found, changed = lengths.measured(results), problems.transitions(results)
+    return {
+        "results": results,
+        "evaluation": results.evaluation,
+        "models": results.models,
+        "tables": {table.name: table for table in tables.tables(results, changed, found)},
+        "transitions": changed,
+        "outcome_names": tables.OUTCOME_NAMES,
+        "disagreements": problems.disagreements(results),
+        "unit": found.unit,
+        "charts": charts.charts(results),
+        "events": charts.events(results.health),
+        "figures": {name: drawing.for_page(drawing.saved(made, "svg")) for name, made in figures(results).items()},
+        "telling": problems.telling(results, results.params.report.num_samples),
+        "lineage": provenance.lineage(results),
+        "params": provenance.as_yaml(provenance.params(results)),
+        "work": provenance.work(results),
+        "data": {
+            "curves": charts.for_page(results),
+            "problems": {"labels": results.models, "unit": found.unit, "pairs": problems.pairs(results)},
+            "index": problems.index(results),
+        },
+        "chunks": problems.chunks(results),
+        "right": problems.right,
+        "style": style(),
+        "library": library(),
+        "script": script(),
+        "policy": policy(library(), script()),
+    }
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**content)
+
+def figures(results: Results) -> dict[str, Any]:
+    """Every figure of the page by its name."""
+    found = lengths.measured(results)
+    return {
+        "scores": drawing.scores(results),
+        "gains": drawing.gains(results),
+        **{f"lengths-{name}": drawing.lengths(found, name) for name in results.models},
+        **{chart.name: drawing.curve(chart, columns, results.health) for chart, columns in charts.charts(results)},
+    }
+
+
+def files(results: Results) -> dict[str, bytes]:
+    """The page's figures and tables as files, by name, for papers and slides."""
+    found: dict[str, bytes] = {}
+    for name, made in figures(results).items():
+        found |= {f"{name}.{form}": drawing.saved(made, form) for form in ("svg", "png")}
+    for table in tables.tables(results, problems.transitions(results), lengths.measured(results)):
+        found |= {f"{table.name}.md": table.markdown().encode(), f"{table.name}.tex": table.latex().encode()}
+    return found

@@ -1,0 +1,4 @@
+document.documentElement.classList.add("js");
+saveButtons();
+drawCharts();
+explorer(document.getElementById("explorer"));

@@ -1,0 +1,81 @@
+"""What a report is made from: the results of the stages, read, with nothing that only one machine has."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain import paths
+from posttrain.errors import InputError
+from posttrain.outputs.manifest import MANIFEST, read_jsonl, sha256
+from posttrain.params.schema import Params
+
+Columns = dict[str, list[float | None]]
+
+MODELS = {"base": "base", "sft": "SFT", "grpo": "GRPO"}
+"""Those that an evaluation can have, and what a person calls them."""
+
+FOLDERS = {"sft": paths.SFT_RESULTS, "grpo": paths.GRPO_RESULTS}
+
+
+@dataclass(frozen=True)
+class Results:
+    """The stages' results; `manifests` are of the data and of the evaluation."""
+
+    params: Params
+    evaluation: dict[str, Any]
+    samples: list[dict[str, Any]]
+    sft: dict[str, Any]
+    health: dict[str, Any]
+    curves: dict[str, Columns]
+    manifests: dict[str, dict[str, Any]]
+    hashes: dict[str, str]
+    """The sha256 of each of those manifests."""
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Those evaluated, in the order of training."""
+        return {name: label for name, label in MODELS.items() if name in self.evaluation}
+
+    @property
+    def adopted(self) -> bool:
+        """Whether models/sft was taken as it is, without SFT here."""
+        return "tokens_seen" not in self.sft
+
+
+def read(params: Params) -> Results:
+    """Raises: InputError naming the stage to run, if one of its results is missing."""
+    manifests = {"prepare": paths.PREPARED / MANIFEST, "evaluate": paths.EVALUATE_RESULTS / MANIFEST}
+    return Results(
+        params=params,
+        evaluation=read_json(paths.EVALUATE_RESULTS / "metrics.json", "evaluate"),
+        samples=read_jsonl(require_file(paths.EVALUATE_RESULTS / "samples.jsonl", "evaluate")),
+        sft=read_json(paths.SFT_RESULTS / "metrics.json", "sft"),
+        health=read_json(paths.GRPO_RESULTS / "health.json", "grpo"),
+        curves={stage: read_curve(require_file(folder / "curve.tsv", stage)) for stage, folder in FOLDERS.items()},
+        manifests={stage: read_json(path, stage) for stage, path in manifests.items()},
+        hashes={stage: sha256(path) for stage, path in manifests.items()},
+    )
+
+
+def require_file(path: Path, made_by: str) -> Path:
+    """Raises: InputError if the file is missing."""
+    if not path.is_file():
+        raise InputError(
+            str(path),
+            got="no such file",
+            wanted=f"the output of `posttrain {made_by}`",
+            do=f"run `posttrain {made_by}` first, or `dvc repro`",
+        )
+    return path
+
+
+def read_json(path: Path, made_by: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(require_file(path, made_by).read_text(encoding="utf-8"))
+    return data
+
+
+def read_curve(path: Path) -> Columns:
+    """A TSV as columns; an empty cell, a step at which the quantity was not logged, is None."""
+    head, *rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    return {name: [float(row[index]) if row[index] else None for row in rows] for index, name in enumerate(head)}
