@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
         description="SFT, GRPO and evaluation of a reasoning model. Hyperparameters are in params.yaml, nowhere else; "
         "`dvc repro` runs all stages that a change touches.",
     )
+    root.add_argument("--version", action=Version, nargs=0, help="of posttrain, and of what decides its results")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in STAGES.items():
         commands.add_parser(name, help=text, description=text).set_defaults(run=run_stage)
@@ -117,11 +118,25 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+class Version(argparse.Action):
+    """Looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        for package in ("posttrain", "torch", "transformers", "trl", "math-verify", "dvc", "prefect"):
+            try:
+                print(f"{package} {version(package)}")
+            except PackageNotFoundError:
+                print(f"{package} is not in this environment")
+        parser.exit()
+
+
 def add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     text = "memory, time and GPU-hours of grpo for each strategy, by formula; exit code 2 if nothing fits"
     plan = commands.add_parser("plan", help=text, description=text)
     model = plan.add_mutually_exclusive_group(required=True)
-    model.add_argument("--model-size", type=positive(float), metavar="PARAMETERS", help="such as 7e9")
+    model.add_argument("--model-size", type=positive(parameters), metavar="PARAMETERS", help="such as 7B, 135M, 7e9")
     model.add_argument("--config", type=Path, metavar="FILE", help="config.json of the model: exact counts")
     plan.add_argument("--gpus", type=positive(int), default=1, metavar="N")
     plan.add_argument("--gpu-memory-gib", type=positive(float), required=True, metavar="GIB", help="of one GPU")
@@ -153,7 +168,16 @@ PLAN_SHARES = {
 }
 
 
-def positive(kind: type[int] | type[float], most: float = sys.float_info.max) -> Callable[[str], int | float]:
+def parameters(text: str) -> float:
+    """A number of parameters as people write it: 7B, 135M, 7e9."""
+    factor = FACTORS.get(text[-1:].upper())
+    return float(text[:-1]) * factor if factor else float(text)
+
+
+FACTORS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+
+
+def positive(kind: Callable[[str], int | float], most: float = sys.float_info.max) -> Callable[[str], int | float]:
     def number(text: str) -> int | float:
         value = kind(text)
         if not 0 < value <= most:

@@ -3,7 +3,7 @@
 Reads   models/sft/ (policy to start from and reference), data/prepared/train.jsonl; `prompts`, `verifier`, `rewards`
         and `grpo`
 Writes  models/grpo/ (a plain transformers checkpoint), results/grpo/{metrics.json,curve.tsv,samples.jsonl,health.json,
-        completions.parquet}
+        completions.parquet,difficulty.parquet}
 Run     posttrain grpo
 
 The advantage of a completion is its reward minus the mean reward of its group: no value network.
@@ -15,8 +15,10 @@ manifest of models/grpo and the last line say that it was stopped. One whose num
 import time
 from typing import Any
 
+from posttrain.grpo.attempts import select
 from posttrain.grpo.batch_rewards import BatchRewards
 from posttrain.grpo.curve import summary
+from posttrain.grpo.difficulty import Selection
 from posttrain.grpo.samples import show_sample
 from posttrain.grpo.trainer import Trainer, trainer_config
 from posttrain.grpo.watch import closing_lines, health_metrics, hold_out
@@ -55,12 +57,15 @@ def run(params: Params) -> None:
         rollout_server(params),
     ):
         scoring.dry_run(rows[:DRY_RUN_ROWS])
+        args = trainer_config(params, folder / "trainer")
+        selection = select(rows, params, args, scoring.verifier)
+        rows = selection.rows
         trainer = Trainer(
             params,
             SFT_MODEL,
             load_tokenizer(str(SFT_MODEL), params.model, params.prompts.system),
             BatchRewards(scoring, rows, params.grpo.num_generations),
-            trainer_config(params, folder / "trainer"),
+            args,
             probed=probed,
             resume=Resume(checkpoints, params.launch),
         )
@@ -75,7 +80,7 @@ def run(params: Params) -> None:
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)
         ]
         outcome |= changed_metric(plain, SFT_MODEL)
-        publish(trainer, plain, outcome, samples, checkpoints.origin)
+        publish(trainer, plain, outcome, samples, selection, checkpoints.origin)
         checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("grpo", seconds=seconds, checkpoints=checkpoints.cost())
@@ -90,12 +95,14 @@ def publish(
     model: Any,
     outcome: dict[str, Any],
     samples: list[dict[str, Any]],
+    selection: Selection,
     origin: Origin,
 ) -> None:
     """results/grpo/ first: a model that is there is the sign that the stage is done."""
-    metrics = summary(trainer.curve) | health_metrics(outcome)
+    metrics = summary(trainer.curve) | health_metrics(outcome) | selection.metrics()
     publish_results(GRPO_RESULTS, metrics, trainer.curve, samples, health=outcome)
     trainer.kept.publish()
+    selection.publish()
     ended = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
     record = origin.record | {"rewards": trainer.rewards.scoring.sources()} | ended
     text = card(record, metrics, samples[0]["problem"], samples[0]["after"]["completion"], SFT_MODEL)

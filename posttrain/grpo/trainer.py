@@ -33,7 +33,16 @@ from posttrain.vllm.rollouts import reseed, trainer_kwargs
 
 OURS = {
     *Optimisation.model_fields,
-    *("prompts_per_step", "probe", "publish", "health", "dynamic_sampling", "trl", "keep_completions_steps"),
+    *(
+        "prompts_per_step",
+        "probe",
+        "publish",
+        "health",
+        "dynamic_sampling",
+        "difficulty",
+        "trl",
+        "keep_completions_steps",
+    ),
 }
 """Keys of the `grpo` section that do not go to TRL by `model_dump`."""
 
@@ -154,6 +163,7 @@ def trainer_config(params: Params, output_dir: Path) -> GRPOConfig:
     grpo = params.grpo
     # A mean for a loss that is no number, or the sum since the last row would stay none after a rollback.
     filtered = {"logging_nan_inf_filter": grpo.health.not_finite.action == "rollback"}
+    in_order = {"shuffle_dataset": False} if grpo.difficulty and grpo.difficulty.order == "easy_first" else {}
     plan = batch_plan(grpo.prompts_per_step * grpo.num_generations, params.launch.micro_batch_size, world_size())
     return configure(
         GRPOConfig,
@@ -162,6 +172,7 @@ def trainer_config(params: Params, output_dir: Path) -> GRPOConfig:
         **(optimisation_kwargs(grpo, params.seed, params.launch, output_dir) | filtered),
         **plan.trainer_kwargs(),
         **grpo.model_dump(exclude=OURS),
+        **in_order,
         reward_weights=[reward.weight for reward in params.rewards.named().values()],
         model_init_kwargs={"dtype": DTYPES[params.model.dtype]},
         trust_remote_code=params.model.trust_remote_code,

@@ -262,6 +262,28 @@ class DynamicSampling(Section):
     """Rounds of generation for one batch beside the first, at most; 0 trains on every group as it came."""
 
 
+class Difficulty(Section):
+    """Choice of the training problems by how often a model solves them, measured before the first step with the
+    sampling of GRPO: docs/difficulty.md."""
+
+    model: str | None = Field(min_length=1)
+    """Folder of the model that is measured, under models/base/; null for models/sft, which GRPO starts from."""
+    num_samples: int = Field(ge=2)
+    """Completions per problem. The pass rate is the share of them that is right."""
+    min_pass: float = Field(ge=0, le=1)
+    """Lowest pass rate of a problem that trains."""
+    max_pass: float = Field(ge=0, le=1)
+    """Highest."""
+    order: Literal["shuffled", "easy_first"]
+    """Order of the problems in an epoch. `easy_first`: by falling pass rate, a curriculum."""
+
+    @model_validator(mode="after")
+    def there_is_a_range(self) -> "Difficulty":
+        if self.min_pass > self.max_pass:
+            raise ValueError(f"min_pass {self.min_pass:g} is more than max_pass {self.max_pass:g}")
+        return self
+
+
 class GRPO(Optimisation):
     """Group relative policy optimisation from the SFT model."""
 
@@ -303,6 +325,8 @@ class GRPO(Optimisation):
     posttrain sets itself is refused; names and types are checked against the installed TRL."""
     dynamic_sampling: DynamicSampling
     """Problems in place of those whose completions all got the same reward."""
+    difficulty: Difficulty | None
+    """Choice of the training problems by their measured pass rate; null trains on all of them."""
     probe: Probe
     """Problems held out from training and solved now and then."""
     publish: Literal["last", "best"]
@@ -453,8 +477,8 @@ class Params(Section):
     @model_validator(mode="after")
     def golds_for_rewards(self) -> "Params":
         verifying = [name for name in ("accuracy", "length", "cosine") if getattr(self.rewards, name) is not None]
+        if self.grpo.difficulty is not None:
+            verifying.append("grpo.difficulty")
         if self.prepare.columns.answer is None and self.prepare.dataset != "equations" and verifying:
-            raise ValueError(
-                f"prepare.columns.answer is null, and {', '.join(verifying)} of `rewards` need a gold answer"
-            )
+            raise ValueError(f"prepare.columns.answer is null, and {', '.join(verifying)} need a gold answer")
         return self

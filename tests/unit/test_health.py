@@ -13,7 +13,7 @@ import pytest
 from posttrain.grpo.health import DIFFERENCE, RATIO, RULES, Finding, Monitor
 from posttrain.params.file import load_params
 from posttrain.params.schema import Params
-from posttrain.reporting.page import read_curve
+from posttrain.reporting.results import read_curve
 
 ROOT = Path(__file__).parents[2]
 Row = dict[str, float]

@@ -14,7 +14,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from trl.kernels.chunked_logprob import _backward_tile
 
-from posttrain.cli import main
+from posttrain.cli import main, parameters
 from posttrain.commands.plan import command, model
 from posttrain.commands.plan.machine import DDP, GIB, LORA, ZERO2, ZERO3, Machine, Strategy
 from posttrain.commands.plan.model import Model
@@ -398,6 +398,34 @@ def test_sleep_is_advised_where_vllm_trains_along_and_is_awake() -> None:
     assert advice == [False, True, False]
 
 
+@pytest.mark.parametrize(("size", "gpus"), [(70e9, 8), (120e9, 8)])
+def test_a_server_is_advised_where_more_gpus_alone_do_not_help(size: float, gpus: int) -> None:
+    """What is advised fits when it is asked for."""
+    large, machine = model.of_size(size), Machine(gpus, 80.0)
+    with pytest.raises(InputError, match="--vllm server") as caught:
+        command.require_fit(command.plans(large, WORK, machine))
+    advised = caught.value.do.split("--vllm server ")[1].split(";")[0].split()
+    shared, many = int(advised[1]), int(advised[3])
+    work = replace(WORK, vllm="server", tensor_parallel_size=shared, gpu_memory_utilization=0.9)
+    asked = replace(machine, gpus=many)
+    assert any(plan.fits for plan in command.plans(large, work, asked))
+    command.require_vllm_memory(Plan(large, work, asked, DDP))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("7B", 7e9), ("1.5b", 1.5e9), ("135M", 135e6), ("7e9", 7e9), ("1T", 1e12)]
+)
+def test_parameters_are_written_as_people_do(written: str, meant: float) -> None:
+    assert parameters(written) == pytest.approx(meant)
+
+
+def test_the_lengths_of_a_toy_are_not_planned_by(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(ASK) == 0
+    shown = capsys.readouterr().out
+    assert "512 completions of 1024 tokens after prompts of 256" in shown
+    assert "params.yaml is of a model from scratch" in shown
+
+
 def test_more_gpus_are_named_where_they_help() -> None:
     alone = Machine(1, 40.0, 4.7)
     with pytest.raises(InputError, match="--gpus") as caught:
@@ -409,10 +437,12 @@ def test_more_gpus_are_named_where_they_help() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # The command
 
-ASK = ["plan", "--model-size", "7e9", "--gpus", "8", "--gpu-memory-gib", "80"]
+ASK = ["plan", "--model-size", "7B", "--gpus", "8", "--gpu-memory-gib", "80"]
 
 
 def test_the_command_reads_params(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = PARAMS.read_text().replace("name_or_path: scratch", "name_or_path: models/base/own")
+    PARAMS.write_text(own)
     assert main([*ASK, "--max-completion-length", "2048"]) == 0
     shown = capsys.readouterr().out
     assert "128 completions of 2048 tokens after prompts of 256" in shown  # 8 x 16 of the shipped params
@@ -438,7 +468,7 @@ def vllm_of(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def test_vllm_is_that_of_params_or_of_flags(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert vllm_of({}) == {"vllm": "no"}
-    changes = {"grpo.use_vllm": True, "launch.vllm.enable_sleep_mode": True}
+    changes = {"grpo.use_vllm": True, "launch.vllm.enable_sleep_mode": True, "model.name_or_path": "models/base/own"}
     PARAMS.write_text(overlaid(None, changes))
     assert vllm_of({}) == ASLEEP | {"tensor_parallel_size": 1}
     assert vllm_of({"vllm": "no"}) == {"vllm": "no"}

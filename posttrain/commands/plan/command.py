@@ -15,10 +15,13 @@ from posttrain.commands.plan.machine import DDP, GIB, LORA, ZERO2, ZERO3, Machin
 from posttrain.commands.plan.model import Model, of_file, of_size
 from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.table import assumptions, closing_line, table
-from posttrain.commands.plan.work import Work, grpo_work
+from posttrain.commands.plan.work import GPU_MEMORY_UTILIZATION, Work, grpo_work
 from posttrain.errors import InputError
 from posttrain.params.file import load_params
+from posttrain.params.schema import Params
 
+SERVER_GPUS = (1, 2, 4, 8)
+"""GPUs that share a server's copy of the model, all in one machine."""
 LARGEST_GIB = 2**14
 """Memory of a GPU up to which one that would do is looked for."""
 
@@ -28,7 +31,7 @@ def run(flags: Mapping[str, Any], params_path: Path) -> None:
 
     Raises: InputError if nothing fits, after the table, or if the batch cannot be divided.
     """
-    params = load_params(params_path) if params_path.is_file() else None
+    params, source = asked_for(params_path)
     model = of_file(Path(flags["config"])) if flags.get("config") else of_size(flags["model_size"])
     work, machine = grpo_work(flags, params), machine_of(flags)
     require_division(work.sequences, machine.gpus)
@@ -39,10 +42,23 @@ def run(flags: Mapping[str, Any], params_path: Path) -> None:
     print()
     for line in assumptions(found[0]):
         print(line)
-    print(f"lengths and batch: flags, then {params_path if params else 'defaults of plan'}")
+    print(f"lengths and batch: flags, then {source}")
     require_fit(found)
     if best is not None:
         print(closing_line(best, work))
+
+
+def asked_for(path: Path) -> tuple[Params | None, str]:
+    """The params that say how long and how many completions are, and where that is from.
+
+    A model from scratch is a toy: its lengths say nothing of another's.
+    """
+    if not path.is_file():
+        return None, "defaults of plan"
+    params = load_params(path)
+    if params.model.name_or_path == "scratch":
+        return None, f"defaults of plan; {path} is of a model from scratch, too small to plan by"
+    return params, str(path)
 
 
 def machine_of(flags: Mapping[str, Any]) -> Machine:
@@ -127,20 +143,38 @@ def require_fit(found: list[Plan]) -> None:
 
 
 def remedies(least: Plan) -> Iterator[str]:
-    """What would fit: GPUs of this size, or this many of another size."""
-    machine, sequences = least.machine, least.work.sequences
-
-    def fit(other: Machine) -> bool:
-        return any(plan.fits for plan in plans(least.model, least.work, other))
-
+    """What would fit: GPUs of another size, more of them, or a server of vLLM's beside them, where more alone do not
+    help because each has to hold the whole model to generate with it."""
+    machine = least.machine
     sizes = range(math.ceil(machine.memory_gib), LARGEST_GIB)  # reserve and vLLM's share grow with it
-    enough = bisect_left(sizes, True, key=lambda gib: fit(replace(machine, memory_gib=gib)))
+    enough = bisect_left(sizes, True, key=lambda gib: fits(least, replace(machine, memory_gib=gib), least.work))
     if enough < len(sizes):
         reference = "with" if least.work.reference else "without"
         yield f"--gpu-memory-gib {sizes[enough]} ({least.strategy.name}, {reference} a reference)"
     if least.work.vllm_beside_training:
         yield "a smaller --gpu-memory-utilization, or --enable-sleep-mode"
-    counts = (count for count in range(machine.gpus + 1, sequences + 1) if sequences % count == 0)
-    gpus = next((count for count in counts if fit(replace(machine, gpus=count))), None)
-    if gpus:
+    if gpus := more_gpus(least, least.work):
         yield f"--gpus {gpus}"
+    elif least.work.vllm == "no":
+        for shared in (size for size in SERVER_GPUS if size >= least.work.tensor_parallel_size):
+            served = replace(
+                least.work,
+                vllm="server",
+                tensor_parallel_size=shared,
+                gpu_memory_utilization=GPU_MEMORY_UTILIZATION["server"],
+            )
+            if gpus := more_gpus(least, served):
+                yield f"--vllm server --tensor-parallel-size {shared} --gpus {gpus}"
+                return
+
+
+def more_gpus(least: Plan, work: Work) -> int | None:
+    """The smallest number of GPUs, not fewer than there are, that do the work and divide its completions."""
+    counts = (count for count in range(least.machine.gpus, work.sequences + 1) if work.sequences % count == 0)
+    return next((count for count in counts if fits(least, replace(least.machine, gpus=count), work)), None)
+
+
+def fits(least: Plan, machine: Machine, work: Work) -> bool:
+    """Whether a machine does the work, and a server its part of it."""
+    served = work.vllm != "server" or bool(Plan(least.model, work, machine, DDP).kv_cache_completions)
+    return served and any(plan.fits for plan in plans(least.model, work, machine))
