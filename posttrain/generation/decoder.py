@@ -28,9 +28,12 @@ class Decoder:
         mask = None if self.mask_NT is None else mask_PT
         self.logits_NV = self.forward(prompts_PT, mask, positions_PT, cache)[rows_N]
         """What the model says of each completion's next token."""
-        self.cache = expand(cache, rows_N, limit)
         self.positions_N1 = positions_PT[rows_N, -1:] + 1
         self.length = prompts_PT.shape[1]
+        self.go_on(cache, rows_N, limit)
+
+    def go_on(self, cache: DynamicCache, rows_N: torch.Tensor, limit: int) -> None:
+        self.cache = expand(cache, rows_N, limit)
 
     def forward(
         self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: DynamicCache

@@ -17,6 +17,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from posttrain.generation.decoder import Decoder, can_decode
+from posttrain.generation.llama import LlamaDecoder, is_written_out
 from posttrain.generation.sampling import Sampling, pick, uniforms
 
 __all__ = ["Sampling", "generate"]
@@ -86,7 +87,7 @@ def batches(
         for number, (prompt, seeds) in enumerate(zip(prompts_P, seeds_PN, strict=True))
         for sample, seed in enumerate(seeds)
     ]
-    jobs.sort(key=lambda job: -len(job.prompt))
+    jobs.sort(key=lambda job: (-len(job.prompt), job.prompt))
     count = -(-len(jobs) // rows)
     edges = [len(jobs) * number // count for number in range(count + 1)] if count else []
     return (jobs[start:end] for start, end in pairwise(edges))
@@ -107,7 +108,8 @@ def decode(
     model: PreTrainedModel, batch: Batch, sampling: Sampling, ends: torch.Tensor, progress: Callable[[int], None]
 ) -> torch.Tensor:
     """Tokens (N, T), arbitrary after the first end token."""
-    decoder = Decoder(model, batch.ids_PT, batch.mask_PT, batch.rows_N, sampling.max_new_tokens)
+    kind = LlamaDecoder if is_written_out(model) else Decoder
+    decoder = kind(model, batch.ids_PT, batch.mask_PT, batch.rows_N, sampling.max_new_tokens)
     tokens_NT = batch.rows_N.new_zeros(len(batch.rows_N), sampling.max_new_tokens)
     going_N, uniform_NT = torch.arange(len(tokens_NT), device=ends.device), batch.uniform_NT
     ended_N, left = torch.zeros_like(going_N, dtype=torch.bool), len(tokens_NT)
