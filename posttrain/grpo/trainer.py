@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
+from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOConfig
 
@@ -13,10 +14,13 @@ from posttrain.grpo.batch_rewards import BatchRewards, leave_out_undecided
 from posttrain.grpo.curve import GRPOCurve
 from posttrain.grpo.dynamic import DynamicSampling, SparePrompts
 from posttrain.grpo.health import TIMEOUTS
+from posttrain.grpo.log_probs import LogProbs
+from posttrain.grpo.passes import order_is_free, whole_groups
 from posttrain.grpo.records import KeptCompletions, StepClock, Stopwatch
 from posttrain.grpo.samples import probe_accuracy, sample_rows
+from posttrain.grpo.shared_prompt import obstacle, share_prompts
 from posttrain.grpo.watch import HealthWatch, ProbeWatch, finalize
-from posttrain.launch.layout import world_size
+from posttrain.launch.layout import is_main, layout, world_size
 from posttrain.params.schema import Optimisation, Params
 from posttrain.prompts import prompt_messages
 from posttrain.templates import opened, render
@@ -87,6 +91,7 @@ class Trainer(GRPOTrainer):
         reseed(params, self.accelerator.process_index)
         align_special_tokens(self.model, tokenizer)
         self.end_only_at(tokenizer.eos_token_id)
+        self.scorer = self.log_prob_scorer()
 
     def watchers(self) -> list[TrainerCallback]:
         """In the order in which they are told: the probe adds a column, the curve makes the row that health reads."""
@@ -128,6 +133,36 @@ class Trainer(GRPOTrainer):
             self.add_metric(TIMEOUTS, float(sum(gather_object([undecided]))))
             return leave_out_undecided(rewards, self.num_generations)
 
+    def log_prob_scorer(self) -> LogProbs:
+        """What computes log-probabilities; says why, if it cannot share prompts."""
+        models = [model for model in (self.model, self.ref_model) if model is not None]
+        strategy, alone = layout(self.params.launch).strategy, ("single", "ddp", "zero2")
+        why = obstacle(plain(self.model), fsdp=strategy == "fsdp", recomputes=self.args.activation_checkpointing)
+        if why is None:
+            for model in models:
+                share_prompts(plain(self.accelerator.unwrap_model(model)))
+        elif is_main():
+            print(f"grpo | a prompt is computed once for each of its completions, not once for its group: {why}")
+        skip = strategy in alone and order_is_free(self.args) and self.beta == 0
+        return LogProbs(share=why is None, skip=skip)
+
+    def log_probs(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, **options: Any) -> Any:
+        size = options.pop("batch_size", None)
+        wanted = options.pop("compute_entropy", False)
+        if any(value is not None and value is not False for value in options.values()):  # images, or experts' loss
+            options |= {"batch_size": size, "compute_entropy": wanted}
+            return super().log_probs(model, ids, mask, keep, **options)
+        whole = self.accelerator.unwrap_model(model)
+        logps, entropies = self.scorer(model, whole, ids, mask, keep, size, self.accelerator.autocast())
+        return logps, entropies if wanted else None, None
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        with self.scorer.loss_of(inputs["advantages"]):
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def passes(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return whole_groups(batches, self.args.gradient_accumulation_steps) if order_is_free(self.args) else batches
+
     def sample(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Greedy completions of rows, with their scores."""
         with gathered_model(self) as model:
@@ -141,6 +176,11 @@ class Trainer(GRPOTrainer):
     def finalize(self) -> dict[str, Any]:
         """Put the weights to publish into the model; the content of results/grpo/health.json."""
         return finalize(self.model, self.state, self.probe, self.health)
+
+
+def plain(model: Any) -> Any:
+    """The causal language model within adapters."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def to_dataset(rows: list[dict[str, Any]], params: Params) -> Dataset:

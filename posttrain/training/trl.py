@@ -14,18 +14,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 import transformers
 import trl
+import trl.trainer.utils
 from transformers.trainer_callback import PrinterCallback
 
 from posttrain.training.divergence import require_sound, require_step
 from posttrain.training.resume import Resume
 from posttrain.training.trackers import trackers_last
 
-PRIVATE: dict[type, dict[str, str]] = {
+PRIVATE: dict[type | ModuleType, dict[str, str]] = {
     transformers.Trainer: {
         "_run_epoch": "a run that was killed after its last step must not take another",
         "_save_checkpoint": "what transformers' own files lack is added to each checkpoint",
@@ -51,9 +53,15 @@ PRIVATE: dict[type, dict[str, str]] = {
         "_generate_single_turn": "gives completions that were drawn before",
         "_calculate_rewards": "a completion may have no verdict; gives rewards that were drawn before",
         "_generate_and_score_completions": "dynamic sampling draws groups before TRL works on the batch",
+        "_prepare_inputs": "groups stay whole where the passes of a step are made",
+        "_get_per_token_logps_and_entropies": "a prompt is computed once for its group",
+    },
+    trl.trainer.utils: {
+        "_use_triton": "on a CPU too, only positions with a label go through the LM head",
+        "_CHUNKED_LOGPROB_CHUNK_SIZE": "columns of the LM head's tiles, on a CPU no more than the vocabulary has",
     },
 }
-"""Private names by the class that has them, with the use that they are put to."""
+"""Private names by the class or module that has them, with the use that they are put to."""
 
 COUNTERS = ("_step", "_total_train_tokens", "_current_train_step_time")
 LOGS = ("prompt", "completion", "rewards", "advantages")
@@ -136,7 +144,29 @@ class Seam(transformers.Trainer):
             self._metrics[mode].update(values)
 
 
+@contextmanager
+def labels_alone(model: Any) -> Iterator[None]:
+    """TRL's LM head as it is on GPUs: what has no label is not scored, and no tile is wider than the vocabulary.
+
+    On a CPU TRL scores prompts and padding too, on rows of memory of 32,768 columns.
+    """
+    if model.device.type != "cpu":
+        yield
+        return
+    head, columns = trl.trainer.utils, -(-model.config.get_text_config().vocab_size // 16) * 16
+    kept = head._use_triton, head._CHUNKED_LOGPROB_CHUNK_SIZE
+    head._use_triton, head._CHUNKED_LOGPROB_CHUNK_SIZE = (lambda _: True), min(kept[1], columns)
+    try:
+        yield
+    finally:
+        head._use_triton, head._CHUNKED_LOGPROB_CHUNK_SIZE = kept
+
+
 class SFTTrainer(Seam, trl.SFTTrainer):
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        with labels_alone(self.model):
+            return super().compute_loss(*args, **kwargs)
+
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return self.train_sampler(super()._get_train_sampler(dataset))
 
@@ -195,7 +225,8 @@ class RolloutBatch:
 
 
 class GRPOTrainer(Seam, trl.GRPOTrainer):
-    """A subclass overrides `generate_and_score`, `generate` or `calculate_rewards`, and calls them by `super()`."""
+    """A subclass overrides `generate_and_score`, `generate`, `calculate_rewards`, `log_probs` or `passes`, and calls
+    them by `super()`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._replayed: RolloutBatch | None = None
@@ -217,6 +248,14 @@ class GRPOTrainer(Seam, trl.GRPOTrainer):
         """Rewards (N, rewards) of all processes; `batch` is inputs, prompts, completions and their token ids."""
         rewards: torch.Tensor = super()._calculate_rewards(*batch)
         return rewards
+
+    def log_probs(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, **options: Any) -> Any:
+        """Log-probabilities and entropies (N, keep) of the last `keep` tokens, and the loss of a mixture of experts."""
+        return super()._get_per_token_logps_and_entropies(model, ids, mask, keep, **options)
+
+    def passes(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The forward passes of a fresh generation batch, in place of those that TRL made."""
+        return batches
 
     # What a subclass may call
 
@@ -275,6 +314,20 @@ class GRPOTrainer(Seam, trl.GRPOTrainer):
             return super()._generate_single_turn(*args, **kwargs)
         logprobs = [rollout.logprobs for rollout in self._replayed.rollouts if rollout.logprobs is not None]
         return [rollout.ids for rollout in self._replayed.rollouts], logprobs or None
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **options: Any
+    ) -> Any:
+        with labels_alone(self.model):
+            return self.log_probs(model, input_ids, attention_mask, logits_to_keep, **options)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is before:
+            return inputs
+        self._buffered_inputs = self.passes(self._buffered_inputs)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _calculate_rewards(self, *batch: Any) -> torch.Tensor:
         return self.calculate_rewards(*batch) if self._replayed is None else self._replayed.rewards

@@ -1,0 +1,118 @@
+"""Log-probabilities of completions without the work that changes none: TRL's numbers, and TRL's loss from them.
+
+A prompt is computed once for its group; nothing is computed for columns and rows that are padding alone; and rows
+whose gradient is exactly 0 get none.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from posttrain.grpo.shared_prompt import Prompts
+
+Scores = tuple[torch.Tensor, torch.Tensor | None]
+"""Log-probabilities and, of models whose head says them, entropies: (N, C), and 0 where there is no token."""
+
+
+class LogProbs:
+    """Scores completions by a model's fused LM head.
+
+    `share` computes each prompt once, for models with `share_prompts`. `skip` lets rows without an advantage go without
+    a gradient: exact where it is all that their gradient is a multiple of.
+    """
+
+    def __init__(self, *, share: bool, skip: bool) -> None:
+        self.share, self.skip = share, skip
+        self.taught: torch.Tensor | None = None
+        """The rows that have a gradient; None for all."""
+
+    @contextmanager
+    def loss_of(self, advantages: torch.Tensor) -> Iterator[None]:
+        """Policy and loss of a forward pass with these advantages."""
+        self.taught = (advantages != 0) if self.skip else None
+        try:
+            yield
+        finally:
+            self.taught = None
+
+    def __call__(
+        self,
+        model: Any,
+        plain: Any,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        keep: int,
+        size: int | None,
+        autocast: AbstractContextManager[Any] | None = None,
+    ) -> Scores:
+        """Of the last `keep` of each row's tokens, `size` rows a pass; `plain` is the model as no strategy wraps it.
+
+        Rows without a gradient go to `plain`, since processes have unequal numbers of them.
+        """
+        still, taught = self.parts(len(ids))
+        with autocast or nullcontext():
+            found = [self.score(model, ids, mask, keep, rows) for rows in taught.split(size or len(ids))]
+            if len(still):
+                with torch.no_grad():
+                    found.append(self.score(plain, ids, mask, keep, still))
+        logps, entropies = zip(*found, strict=True)
+        return sum_of(logps), None if entropies[0] is None else sum_of(entropies)
+
+    def parts(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows without and with a gradient. One at least keeps its gradient of zeros, which other processes wait for."""
+        if self.taught is None or not torch.is_grad_enabled():
+            return torch.arange(0), torch.arange(number)
+        taught = self.taught.clone()
+        taught[0] |= not bool(taught.any())
+        return (~taught).nonzero().flatten(), taught.nonzero().flatten()
+
+    def score(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, rows: torch.Tensor) -> Scores:
+        """Of some rows, among zeros for the others."""
+        number, width = ids.shape
+        own = rows[mask[rows, -keep:].any(dim=1)]  # without a token there is nothing to know of a completion
+        rows = own if len(own) else rows[:1]
+        ids, mask = ids[rows], mask[rows]
+        columns = mask.any(dim=0).nonzero().flatten()
+        end = max(int(columns[-1]) + 1, width - keep + 1) if len(columns) else width - keep + 1
+        if self.share:
+            start = min(int(columns[0]), width - keep - 1) if len(columns) else 0
+            found = after_shared_prompts(model, ids[:, :end], mask[:, :end], width - keep, start)
+        else:
+            found = after_own_prompts(model, ids[:, :end], mask[:, :end], width - keep)
+        return tuple(None if one is None else spread(one, rows, number, keep) for one in found)  # type: ignore[return-value]
+
+
+def after_own_prompts(model: Any, ids: torch.Tensor, mask: torch.Tensor, prompt: int) -> Scores:
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[:, :prompt] = -100
+    out = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
+    return out.log_probs[:, prompt - 1 :], None if out.entropy is None else out.entropy[:, prompt - 1 :]
+
+
+def after_shared_prompts(model: Any, ids: torch.Tensor, mask: torch.Tensor, prompt: int, start: int) -> Scores:
+    """`start` is the first column in which a prompt has a token."""
+    labels = ids[:, prompt:].masked_fill(mask[:, prompt:] == 0, -100)
+    fed = max(prompt + 1, ids.shape[1] - 1)  # what comes after the last token is nobody's
+    out = model(
+        input_ids=ids[:, prompt:fed],
+        attention_mask=mask[:, start:fed],
+        shift_labels=F.pad(labels, (0, fed + 1 - ids.shape[1]), value=-100),
+        fused_lm_head=True,
+        prompts=Prompts.of(ids[:, start:prompt], mask[:, start:prompt], start),
+    )
+    width = labels.shape[1]
+    return out.log_probs[:, :width], None if out.entropy is None else out.entropy[:, :width]
+
+
+def spread(values: torch.Tensor, rows: torch.Tensor, number: int, keep: int) -> torch.Tensor:
+    """Values of some rows and their first columns, among zeros."""
+    wide = F.pad(values, (0, keep - values.shape[1]))
+    return wide.new_zeros(number, keep).index_copy(0, rows, wide)
+
+
+def sum_of(parts: Any) -> torch.Tensor:
+    """Parts that have values in rows of their own."""
+    return torch.stack(list(parts)).sum(dim=0) if len(parts) > 1 else parts[0]

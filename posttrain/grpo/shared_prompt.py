@@ -1,0 +1,131 @@
+"""A prompt is computed once for its group, not once for each completion.
+
+Within one forward of the model its backbone runs twice: on the different prompts of a batch, whose keys and values are
+kept with their gradients, and on the completions, which attend to those of their prompt. Positions are those of the
+whole sequences, so log-probabilities are the same up to rounding. One forward, because DDP and DeepSpeed hang on it.
+
+Where this does not hold, `obstacle` says why.
+"""
+
+import functools
+import inspect
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+ATTENTION = ("sdpa", "eager")
+"""Implementations that take any mask."""
+LAYERS = {"full_attention", "sliding_attention"}
+"""Kinds of layers whose memory of a prompt is its keys and values."""
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The different prompts of a batch, padded on the left."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    of_row: torch.Tensor
+    """The prompt of each completion."""
+    first: int
+    """Position of the first column."""
+
+    @classmethod
+    def of(cls, ids: torch.Tensor, mask: torch.Tensor, first: int) -> "Prompts":
+        """Of the prompts (N, P) of N completions; shorter ones begin with padding."""
+        numbers: dict[bytes, int] = {}
+        rows = torch.cat([ids, mask.to(ids.dtype)], dim=1).cpu().numpy()
+        of_row = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
+        places = torch.tensor([of_row.index(number) for number in range(len(numbers))], device=ids.device)
+        return cls(ids[places], mask[places], torch.tensor(of_row, device=ids.device), first)
+
+
+def share_prompts(model: PreTrainedModel) -> None:
+    """Have `model(..., prompts=Prompts)` return what follows the prompts; without them its forward is its own.
+
+    `input_ids` are then completions (N, C), `attention_mask` that of whole sequences (N, P + C), and there is a hidden
+    state for the end of the prompt before those of the completion: (N, 1 + C).
+    """
+    backbone = model.base_model
+    forward = backbone.forward
+    keeps = "cache" if "cache" in inspect.signature(type(backbone).forward).parameters else "past_key_values"
+
+    @functools.wraps(type(backbone).forward)
+    def shared(_: Any, *args: Any, prompts: Prompts | None = None, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs) if prompts is None else after_prompts(forward, keeps, prompts, **kwargs)
+
+    backbone.forward = types.MethodType(shared, backbone)
+
+
+def after_prompts(
+    forward: Callable[..., Any],
+    keeps: str,
+    prompts: Prompts,
+    *,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    **_: Any,
+) -> Any:
+    """The backbone's output for completions, each after its prompt."""
+    cache, start = DynamicCache(), prompts.first + prompts.ids.shape[1]  # no config: sliding layers keep it all too
+    passed = {keeps: cache, "use_cache": True}
+    before = forward(
+        input_ids=prompts.ids,
+        attention_mask=prompts.mask,
+        position_ids=torch.arange(prompts.first, start, device=input_ids.device)[None],
+        **passed,
+    )
+    cache.reorder_cache(prompts.of_row)
+    after = forward(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=torch.arange(start, start + input_ids.shape[1], device=input_ids.device)[None],
+        **passed,
+    )
+    ends = before.last_hidden_state[:, -1:].index_select(0, prompts.of_row)
+    after.last_hidden_state = torch.cat([ends, after.last_hidden_state], dim=1)
+    return after
+
+
+def obstacle(model: PreTrainedModel, *, fsdp: bool, recomputes: bool) -> str | None:
+    """Why the prompts of this model cannot be shared; None if they can.
+
+    It is the same in all processes, whatever their completions: under ZeRO-3 they take the same way or wait for ever.
+    """
+    config = model.config.get_text_config()
+    if fsdp:
+        return "launch.strategy is fsdp"
+    if recomputes:
+        return "activations are recomputed, which keeps no keys and values"
+    if config._attn_implementation not in ATTENTION:
+        return f"attention {config._attn_implementation} takes no mask of its own"
+    if any(getattr(config, name, None) for name in EXPERTS):
+        return "the model is a mixture of experts"
+    if dropped := dropout(model):
+        return f"dropout of {dropped:g} is another for each completion"
+    if other := other_memory(model):
+        return other
+    return None
+
+
+def other_memory(model: PreTrainedModel) -> str | None:
+    """Why keys and values by position are not all that a model keeps of a prompt; None if they are."""
+    config = model.config.get_text_config()
+    if other := sorted(set(getattr(config, "layer_types", None) or ()) - LAYERS):
+        return f"its layers are not attention alone: {', '.join(other)}"
+    parameters = inspect.signature(type(model.base_model).forward).parameters
+    if getattr(model, "_is_stateful", False) or config.is_encoder_decoder or "position_ids" not in parameters:
+        return f"{type(model).__name__} keeps more of a prompt than keys and values by position"
+    return None
+
+
+def dropout(model: torch.nn.Module) -> float:
+    """The highest probability with which a module drops values out while training."""
+    found = [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    found += [getattr(module, "attention_dropout", 0.0) for module in model.modules()]
+    return max((value for value in found if isinstance(value, float)), default=0.0)
