@@ -20,9 +20,10 @@ def run(params: Params) -> None:
     """Render and publish results/report.html and results/report/."""
     require_out(paths.PREPARED, "prepare")
     results = read(params)
-    page = render(results)
+    made = files(results)
+    page = render(results, made)
     with beside(paths.REPORT_FILES) as out:
-        for name, content in files(results).items():
+        for name, content in made.items():
             (out / name).write_bytes(content)
         publish(out, paths.REPORT_FILES, {"stage": "report"})
     with beside(paths.REPORT) as out:

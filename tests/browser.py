@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = (
@@ -26,8 +26,8 @@ FLAGS = (
 class Browser:
     """One tab. `said` has what went wrong on the page, `requests` every address that it asked for."""
 
-    def __init__(self, write_fd: int, read_fd: int) -> None:
-        self._write, self._read = os.fdopen(write_fd, "wb", 0), os.fdopen(read_fd, "rb")
+    def __init__(self, write: BinaryIO, read: BinaryIO) -> None:
+        self._write, self._read = write, read
         self._number, self._session = 0, ""
         self.said: list[str] = []
         self.requests: list[str] = []
@@ -145,7 +145,8 @@ def browser() -> Iterator[Browser]:
         os.close(their_read)
         os.close(their_write)
         try:
-            yield Browser(our_write, our_read)
+            with os.fdopen(our_write, "wb", 0) as write, os.fdopen(our_read, "rb") as read:
+                yield Browser(write, read)
         finally:
             process.kill()
             process.wait()

@@ -100,7 +100,7 @@ def events(health: dict[str, Any]) -> list[dict[str, Any]]:
 def means(values: list[float | None]) -> list[float | None]:
     """The mean of each value and those before it, WINDOW in all where there are so many; short curves as they are."""
     if len(values) < FEW:
-        return values
+        return [finite(value) for value in values]
     found: list[float | None] = []
     for end in range(1, len(values) + 1):
         numbers = [number for value in values[max(0, end - WINDOW) : end] if (number := finite(value)) is not None]

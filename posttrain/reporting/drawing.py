@@ -4,7 +4,7 @@ import io
 import re
 from typing import Any
 
-from posttrain.reporting.charts import Chart, events, means
+from posttrain.reporting.charts import FEW, Chart, events, means
 from posttrain.reporting.lengths import Lengths
 from posttrain.reporting.results import Columns, Results
 
@@ -43,7 +43,7 @@ def curve(chart: Chart, columns: Columns, health: dict[str, Any]) -> Any:
     names = [name for name in columns if name != "step"]
     for number, name in enumerate(names):
         colour, smooth = COLOURS[number % len(COLOURS)], means(columns[name])
-        if smooth != columns[name]:
+        if len(smooth) >= FEW:
             axes.plot(*points(columns["step"], columns[name]), color=colour, linewidth=0.6, alpha=0.3)
         axes.plot(*points(columns["step"], smooth), color=colour, linewidth=1.5, label=name)
     for event in events(health) if chart.stage == "grpo" else []:

@@ -38,7 +38,7 @@ def measured(results: Results) -> Lengths:
     first, last = min(every) // width, max(every) // width
     return Lengths(
         unit=unit,
-        centres=[(number + 0.5) * width for number in range(first, last + 1)],
+        centres=[number * width + (width - 1) / 2 for number in range(first, last + 1)],
         width=width,
         counts={
             name: {kind: binned(kinds[kind], width, first, last) for kind in KINDS} for name, kinds in found.items()

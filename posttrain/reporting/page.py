@@ -8,7 +8,8 @@ import base64
 import hashlib
 import json
 import re
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from posttrain.reporting.results import Results
 HERE = Path(__file__).parent
 SCRIPTS = ("dom", "filters", "completion", "problems", "charts", "files", "start")
 """The page's own, in the order in which they stand in one block."""
+FORMS = ("svg", "png")
+"""In which each figure is drawn."""
 UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 """What would end a block of JSON or mean something else in a script, and half characters, which no file can hold."""
 
@@ -51,8 +54,8 @@ def policy(*scripts: str) -> str:
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 
 
-def render(results: Results) -> str:
-    """The page."""
+def render(results: Results, drawn: dict[str, bytes]) -> str:
+    """The page; `drawn` has its figures, as `files` returns them."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -63,10 +66,10 @@ def render(results: Results) -> str:
         loader=FileSystemLoader(HERE / "page"),
     )
     environment.filters["embedded"] = embedded
-    return environment.get_template("report.html.jinja").render(**content(results))
+    return environment.get_template("report.html.jinja").render(**content(results, drawn))
 
 
-def content(results: Results) -> dict[str, Any]:
+def content(results: Results, drawn: dict[str, bytes]) -> dict[str, Any]:
     """What the templates show."""
     found, changed = lengths.measured(results), problems.transitions(results)
     return {
@@ -80,7 +83,7 @@ def content(results: Results) -> dict[str, Any]:
         "unit": found.unit,
         "charts": charts.charts(results),
         "events": charts.events(results.health),
-        "figures": {name: drawing.for_page(drawing.saved(made, "svg")) for name, made in figures(results).items()},
+        "figures": {name: drawing.for_page(drawn[f"{name}.svg"]) for name in figures(results)},
         "telling": problems.telling(results, results.params.report.num_samples),
         "lineage": provenance.lineage(results),
         "params": provenance.as_yaml(provenance.params(results)),
@@ -99,22 +102,23 @@ def content(results: Results) -> dict[str, Any]:
     }
 
 
-def figures(results: Results) -> dict[str, Any]:
-    """Every figure of the page by its name."""
+def figures(results: Results) -> dict[str, Callable[[], Any]]:
+    """What draws each figure of the page, by the figure's name."""
     found = lengths.measured(results)
     return {
-        "scores": drawing.scores(results),
-        "gains": drawing.gains(results),
-        **{f"lengths-{name}": drawing.lengths(found, name) for name in results.models},
-        **{chart.name: drawing.curve(chart, columns, results.health) for chart, columns in charts.charts(results)},
+        "scores": partial(drawing.scores, results),
+        "gains": partial(drawing.gains, results),
+        **{f"lengths-{name}": partial(drawing.lengths, found, name) for name in results.models},
+        **{
+            chart.name: partial(drawing.curve, chart, columns, results.health)
+            for chart, columns in charts.charts(results)
+        },
     }
 
 
 def files(results: Results) -> dict[str, bytes]:
     """The page's figures and tables as files, by name, for papers and slides."""
-    found: dict[str, bytes] = {}
-    for name, made in figures(results).items():
-        found |= {f"{name}.{form}": drawing.saved(made, form) for form in ("svg", "png")}
+    found = {f"{name}.{form}": drawing.saved(draw(), form) for name, draw in figures(results).items() for form in FORMS}
     for table in tables.tables(results, problems.transitions(results), lengths.measured(results)):
         found |= {f"{table.name}.md": table.markdown().encode(), f"{table.name}.tex": table.latex().encode()}
     return found

@@ -167,7 +167,8 @@ def outs_of(stage: dict[str, Any]) -> list[str]:
 
 def test_every_published_path_is_an_output() -> None:
     outs = {out for stage in DVC["stages"].values() for out in outs_of(stage)}
-    for path in (paths.PREPARED, paths.SFT_MODEL, paths.GRPO_MODEL, paths.REPORT, paths.EVALUATE_RESULTS / MANIFEST):
+    results = (paths.EVALUATE_RESULTS / MANIFEST, paths.REPORT, paths.REPORT_FILES)
+    for path in (paths.PREPARED, paths.SFT_MODEL, paths.GRPO_MODEL, *results):
         assert str(path) in outs
     for folder in (paths.SFT_RESULTS, paths.GRPO_RESULTS):
         assert {str(folder / name) for name in ("metrics.json", "curve.tsv", "samples.jsonl")} <= outs

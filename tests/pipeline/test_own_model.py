@@ -137,6 +137,9 @@ def test_sft_starts_from_it_and_is_compared_with_it(repro: Done, run: Run, own: 
     assert [row["base"]["completions"] for row in rows] != [row["sft"]["completions"] for row in rows]
     inputs = json.loads((own / "results/evaluate/manifest.json").read_text())["inputs"]
     assert f"{OWN}/model.safetensors" in inputs
-    assert "<th>metric</th><th>base</th><th>SFT</th><th>GRPO</th>" in (own / "results/report.html").read_text()
+    assert (
+        '<th scope="col">base</th><th scope="col">SFT</th><th scope="col">GRPO</th>'
+        in (own / "results/report.html").read_text()
+    )
     assert "base pass@1" in run(*POSTTRAIN, "lineage").stdout
     assert run(*POSTTRAIN, "verify", "results/evaluate").returncode == 0

@@ -1,6 +1,7 @@
-"""The report: what it says, that it escapes a model's text, that equal results give equal bytes."""
+"""The report: what it says, that equal results give equal bytes, its figures and tables as files."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,17 @@ import pytest
 
 from posttrain import paths
 from posttrain.errors import InputError
-from posttrain.outputs.manifest import publish, write_json, write_jsonl
+from posttrain.outputs.manifest import MANIFEST, publish, sha256, write_json, write_jsonl
 from posttrain.params.file import load_params
 from posttrain.params.schema import Params
-from posttrain.reporting import charts as reporting_charts
-from posttrain.reporting import page as reporting_page
+from posttrain.reporting import charts, drawing, lengths, problems, provenance, tables
+from posttrain.reporting.page import render
+from posttrain.reporting.results import read, read_curve
 from stages import report
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<think>\n<script>alert(1)</script></pre>\n</think>\n<answer>\n\x1b[31mx = 5\n</answer>"
+RIGHT, WRONG = "<think>\n4\n</think>\n<answer>\n4\n</answer>", "<think>\n5\n</think>\n<answer>\n5\n</answer>"
 
 
 def model_metrics(pass_at_1: float) -> dict[str, Any]:
@@ -27,7 +30,25 @@ def model_metrics(pass_at_1: float) -> dict[str, Any]:
         "format": 0.99,
         "finished": 1.0,
         "lighteval_differs": 0,
+        "by_task": {"gsm8k": 0.5},
     }
+
+
+def sampled(*right: int, texts: tuple[str, str] = (WRONG, RIGHT), **more: Any) -> dict[str, Any]:
+    """A model's samples of a problem."""
+    count = len(right)
+    return {
+        "completions": [texts[value] for value in right],
+        "correct": [float(value) for value in right],
+        "finished": [True] * count,
+        "rewards": [{"accuracy": float(value), "format": 1.0} for value in right],
+        "differs": [None] * count,
+        **more,
+    }
+
+
+def problem(name: str, sft: dict[str, Any], grpo: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"id": name, "problem": f"What is {name}?", "answer": "4", "sft": sft, "grpo": grpo, **more}
 
 
 @pytest.fixture
@@ -51,8 +72,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         "advantage/mean",
         "advantage/std",
         "policy/kl_divergence",
+        "completions/mean_length",
     ]
-    rows = [[str(step), str(step / 20), "1", "1", "0.5", "0", "0.3", "0.01"] for step in range(1, 21)]
+    rows = [[str(step), str(step / 20), "1", "1", "0.5", "0", "0.3", "0.01", "50"] for step in range(1, 21)]
     (paths.GRPO_RESULTS / "curve.tsv").write_text("\n".join("\t".join(row) for row in [head, *rows]) + "\n")
     healthy = {"asked": 20, "trained": 20, "published": 20}
     health = {"steps": healthy, "stopped_by": None, "probe": [], "rollbacks": [], "findings": []}
@@ -67,29 +89,64 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         "samples_per_problem": 2,
     }
     write_json(paths.EVALUATE_RESULTS / "metrics.json", evaluation)
-    sample = {"completions": [HOSTILE, HOSTILE], "correct": [0.0, 1.0], "finished": [True, True]}
-    write_jsonl(
-        paths.EVALUATE_RESULTS / "samples.jsonl",
-        [{"id": "a", "problem": "Solve: <b>x</b>", "answer": "x = 5", "sft": sample, "grpo": sample}],
-    )
+    rows_of_problems = [
+        problem("lost", sampled(1, 1), sampled(0, 1)),
+        problem("gained", sampled(0, 1), sampled(1, 1)),
+        problem("right", sampled(1, 1), sampled(1, 1)),
+        problem("hostile", sampled(0, 0, texts=(HOSTILE, HOSTILE)), sampled(0, 0, texts=(HOSTILE, HOSTILE))),
+    ]
+    rows_of_problems[3]["problem"] = "Solve: <b>x</b>"
+    write_jsonl(paths.EVALUATE_RESULTS / "samples.jsonl", rows_of_problems)
+    parents = {"data/prepared": sha256(paths.PREPARED / MANIFEST), "models/sft": "a" * 64, "models/grpo": "b" * 64}
+    write_json(paths.EVALUATE_RESULTS / MANIFEST, {"stage": "evaluate", "parents": parents, "files": {}})
     return load_params(ROOT / "params.yaml")
 
 
+class Blank(dict[str, bytes]):
+    """Figures for tests that read the page's text."""
+
+    def __missing__(self, name: str) -> bytes:
+        return b"<svg></svg>"
+
+
+def page_of(params: Params) -> str:
+    """The page with its white space evened out, and no lines in its figures."""
+    return " ".join(render(read(params), Blank()).split())
+
+
+def edit(path: Path, change: Callable[[Any], Any]) -> None:
+    write_json(path, change(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def edit_samples(*rows: dict[str, Any]) -> None:
+    write_jsonl(paths.EVALUATE_RESULTS / "samples.jsonl", list(rows))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What it says
+
+
 def test_the_page_states_the_claim_with_its_interval(results: Params) -> None:
-    report.run(results)
-    page = paths.REPORT.read_text()
+    page = page_of(results)
     assert "GRPO improved the model" in page
-    assert "+0.370" in page
-    assert "+0.300" in page
-    assert "0.820&nbsp;[0.770, 0.870]" in page
-    assert "The gate of +0.2\nheld." in page
-    assert "3 rows left out: odd." in page
-    assert page.count("<svg") == len(reporting_charts.PLOTS) + 1  # and the rewards, whichever there are
+    assert "<strong>+0.370</strong>, 95 % interval [+0.300, +0.440], paired p&nbsp;=&nbsp;0.0001." in page
+    assert '<th scope="row">pass@1</th><td>0.450 [0.400, 0.500]</td><td>0.820 [0.770, 0.870]</td>' in page
+    assert "The gate of +0.2 held." in page
+    assert "speaks of this pair of checkpoints alone" in page
+    assert "The smallest gain that so many problems show four times in five is 0.100." in page
+    assert '<tr><th scope="row">odd</th><td>3</td></tr>' in page
+
+
+def test_a_regression_is_called_one(results: Params) -> None:
+    verdict = {"verdict": "regressed", "gate": {"min_gain": 0.2, "passed": False}}
+    edit(paths.EVALUATE_RESULTS / "metrics.json", lambda data: data | verdict)
+    page = page_of(results)
+    assert "GRPO made the model worse" in page
+    assert "did NOT hold" in page
 
 
 def test_what_the_health_monitor_said_is_on_the_page(results: Params) -> None:
-    report.run(results)
-    assert "No rule of the health monitor had anything to say." in paths.REPORT.read_text()
+    assert "No rule of the health monitor had anything to say." in page_of(results)
     finding = {"rule": "truncation", "action": "stop", "step": 14, "saw": "60%", "why": "Because.", "do": "Raise it."}
     outcome = {
         "steps": {"asked": 20, "trained": 14, "published": 10},
@@ -99,78 +156,108 @@ def test_what_the_health_monitor_said_is_on_the_page(results: Params) -> None:
         "findings": [finding],
     }
     write_json(paths.GRPO_RESULTS / "health.json", outcome)
-    report.run(results)
-    page = " ".join(paths.REPORT.read_text().split())
+    page = page_of(results)
     assert "Stopped after 14 of 20 steps by the rule <code>truncation</code>." in page
     assert "The published weights are those of step 10 of 14." in page
     assert "After step 9 <code>kl_divergence</code> took the weights back to step 3" in page
     assert "Step 14, <code>truncation</code> (stop): 60%. Because. Raise it." in page
     assert "No rule of the health monitor" not in page
+    assert [(event["step"], event["action"]) for event in charts.events(outcome)] == [
+        (9, "rollback"),
+        (10, "published"),
+        (14, "stop"),
+    ]
 
 
 def test_a_run_that_moved_few_weights_says_so_on_the_page(results: Params) -> None:
     path = paths.GRPO_RESULTS / "health.json"
-    health = json.loads(path.read_text(encoding="utf-8"))
     for frac, said in ((0.0, True), (0.027, True), (0.97, False)):
-        write_json(path, {**health, "weights_changed_frac": frac})
-        report.run(results)
-        assert (f"{frac:.2%}".replace("%", " %") + " of the weights differ" in paths.REPORT.read_text()) is said
+        edit(path, lambda data, frac=frac: {**data, "weights_changed_frac": frac})
+        assert (f"{frac:.2%}".replace("%", " %") + " of the weights differ" in page_of(results)) is said
 
 
-def test_a_models_text_cannot_become_markup(results: Params) -> None:
+def test_a_base_has_a_column_and_sft_a_gain_over_it(results: Params) -> None:
+    before = {
+        "base": model_metrics(0.125),
+        "sft_gain": {"mean": 0.325, "low": 0.3, "high": 0.35, "verdict": "improved"},
+    }
+    edit(paths.EVALUATE_RESULTS / "metrics.json", lambda data: data | before)
+    base = sampled(0, 0, texts=("what the base wrote", ""))
+    edit_samples(problem("gained", sampled(0, 1), sampled(1, 1), base=base))
+    page = page_of(results)
+    assert '<th scope="col">base</th><th scope="col">SFT</th><th scope="col">GRPO</th>' in page
+    assert "<td>0.125 [0.075, 0.175]</td>" in page
+    assert "pass@1 0.125 of the base, 0.450 after SFT, 0.820 after GRPO" in page
+    assert "SFT over the base: +0.325 [+0.300, +0.350], improved." in page
+    assert "<pre>what the base wrote</pre>" in page
+    assert [(row["before"], row["after"]) for row in problems.transitions(read(results))] == [
+        ("sft", "grpo"),
+        ("base", "sft"),
+        ("base", "grpo"),
+    ]
+
+
+def test_no_sft_is_claimed_of_an_adopted_model(results: Params) -> None:
+    write_json(paths.SFT_RESULTS / "metrics.json", {"parameters": 1234567})
+    (paths.SFT_RESULTS / "curve.tsv").write_text("step\tloss\n")
+    page = page_of(results)
+    assert "1,234,567 parameters, fine-tuned elsewhere: no SFT was run here." in page
+    assert "0.450 of the adopted model, 0.820 after GRPO" in page
+    assert "SFT: loss" not in page
+    assert "tokens seen in SFT" not in page
+
+
+def test_the_chain_names_each_folder_and_tells_of_another_parent(results: Params) -> None:
+    chain = provenance.lineage(read(results))
+    assert [node["name"] for node in chain] == ["data/prepared", "models/sft", "models/grpo", "results/evaluate"]
+    assert [node["broken"] for node in chain] == [False] * 4
+    assert chain[1]["hash"] == "a" * 64
+    assert "made from another one" not in page_of(results)
+    edit(paths.EVALUATE_RESULTS / MANIFEST, lambda data: data | {"parents": {"data/prepared": "c" * 64}})
+    assert [node["broken"] for node in provenance.lineage(read(results))] == [True, False]
+    assert "made from another one" in page_of(results)
+
+
+def test_params_are_those_of_the_manifests_where_they_say(results: Params) -> None:
+    edit(paths.EVALUATE_RESULTS / MANIFEST, lambda data: data | {"params": {"seed": 77}})
+    shown = provenance.params(read(results))
+    assert shown["seed"] == 77
+    assert shown["grpo"]["max_steps"] == results.grpo.max_steps
+    assert "launch" not in shown
+    assert "\nseed: 77\n" in provenance.as_yaml({"a": 1, **shown})
+
+
+def test_work_is_counted_in_units_of_no_machine(results: Params) -> None:
+    done = 20 * results.grpo.prompts_per_step * results.grpo.num_generations
+    assert provenance.work(read(results)) == {
+        "parameters of the model": 1234567,
+        "tokens seen in SFT": 1000,
+        "completions sampled in GRPO": done,
+        "tokens sampled in GRPO": 50 * done,
+        "completions evaluated": 16,
+    }
+
+
+def test_seconds_are_printed_of_the_runs_that_made_what_is_here(
+    results: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
     report.run(results)
-    page = paths.REPORT.read_text()
-    assert "<script" not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;&lt;/pre&gt;" in page
-    assert "Solve: &lt;b&gt;x&lt;/b&gt;" in page
-
-
-def test_the_page_loads_nothing_from_elsewhere(results: Params) -> None:
+    page = paths.REPORT.read_bytes()
+    run = {
+        "seconds": 12.4,
+        "machine": {"processor": "Zen", "cores": 2},
+        "git": {"commit": "0123456789abcdef", "dirty": True},
+    }
+    for stage, folder, manifest in (
+        ("prepare", paths.PREPARED, None),
+        ("evaluate", paths.EVALUATE_RESULTS, "of another run"),
+    ):
+        write_json(paths.RUN_LOG / f"{stage}.json", run | {"manifest": manifest or sha256(folder / MANIFEST)})
+    capsys.readouterr()
     report.run(results)
-    page = paths.REPORT.read_text()
-    assert "src=" not in page.replace("default-src", "")
-    assert "<link" not in page
-    assert "default-src 'none'" in page
-
-
-def test_equal_results_give_equal_bytes(results: Params) -> None:
-    report.run(results)
-    first = paths.REPORT.read_bytes()
-    report.run(results)
-    assert paths.REPORT.read_bytes() == first
-
-
-def test_a_regression_is_called_one(results: Params) -> None:
-    path = paths.EVALUATE_RESULTS / "metrics.json"
-    evaluation = json.loads(path.read_text())
-    evaluation |= {"verdict": "regressed", "gate": {"min_gain": 0.2, "passed": False}}
-    write_json(path, evaluation)
-    report.run(results)
-    page = paths.REPORT.read_text()
-    assert "GRPO made the model worse" in page
-    assert "did NOT hold" in page
-
-
-def test_progress_rows_are_means_over_tenths(results: Params) -> None:
-    curve = reporting_page.read_curve(paths.GRPO_RESULTS / "curve.tsv")
-    first, middle, last = reporting_page.progress(curve)
-    # 20 steps, so a tenth is two of them: steps 1-2, 10-11 and 19-20, each with accuracy step / 20.
-    assert (first["step"], first["reward/accuracy"]) == (2, pytest.approx(0.075))
-    assert (middle["step"], middle["reward/accuracy"]) == (11, pytest.approx(0.525))
-    assert (last["step"], last["reward/accuracy"]) == (20, pytest.approx(0.975))
-
-
-def test_the_claim_comes_first_in_the_table() -> None:
-    metrics = {**model_metrics(0.5), "maj@4": 0.5, "pass@4": 0.9}
-    names = ["pass@1", "finished", "format", "lighteval_differs", "maj@4", "pass@4"]
-    assert reporting_page.metric_names(metrics) == names
-
-
-def test_an_empty_cell_is_no_number(tmp_path: Path) -> None:
-    (tmp_path / "curve.tsv").write_text("step\tkl\n1\t\n2\t0.5\n")
-    curve = reporting_page.read_curve(tmp_path / "curve.tsv")
-    assert curve == {"step": [1, 2], "kl": [None, 0.5]}
-    assert reporting_page.window_means(curve, 0, 2) == {"step": 2, "kl": 0.5}
+    assert paths.REPORT.read_bytes() == page
+    assert provenance.runs() == ["prepare 12 s on Zen, 2 cores, commit 0123456789ab with changes"]
+    assert "report | prepare 12 s on Zen" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("missing", ["sft/curve.tsv", "grpo/curve.tsv", "evaluate/metrics.json"])
@@ -181,31 +268,173 @@ def test_a_missing_result_names_the_stage_to_run(results: Params, missing: str) 
     assert not paths.REPORT.exists()
 
 
-def test_a_base_has_a_column_and_sft_a_gain_over_it(results: Params) -> None:
-    path = paths.EVALUATE_RESULTS / "metrics.json"
-    before = {
-        "base": model_metrics(0.125),
-        "sft_gain": {"mean": 0.325, "low": 0.3, "high": 0.35, "verdict": "improved"},
-    }
-    write_json(path, json.loads(path.read_text()) | before)
-    samples = paths.EVALUATE_RESULTS / "samples.jsonl"
-    row = json.loads(samples.read_text())
-    write_jsonl(samples, [row | {"base": row["sft"] | {"completions": ["what the base wrote", "x"]}}])
-    report.run(results)
-    page = " ".join(paths.REPORT.read_text().split())
-    assert "<th>metric</th><th>base</th><th>SFT</th><th>GRPO</th>" in page
-    assert "0.125&nbsp;[0.075, 0.175]" in page
-    assert "pass@1 0.125 of the base, 0.450 after SFT, 0.820 after GRPO" in page
-    assert "SFT over the base: +0.325 [+0.300, +0.350], improved." in page
-    assert "<pre>what the base wrote</pre>" in page
+def test_keys_that_are_not_known_are_shown(results: Params) -> None:
+    edit(paths.EVALUATE_RESULTS / "metrics.json", lambda data: data | {"tasks": {"math_500": {"pass@1": 0.25}}})
+    edit(paths.PREPARED / MANIFEST, lambda data: data | {"card": {"too long": {"rows": 12, "examples": ["<i>one"]}}})
+    page = page_of(results)
+    assert "<dt>math_500</dt>" in page
+    assert "<dt>too long</dt>" in page
+    assert "&lt;i&gt;one" in page
 
 
-def test_no_sft_is_claimed_of_an_adopted_model(results: Params) -> None:
-    write_json(paths.SFT_RESULTS / "metrics.json", {"parameters": 1234567})
-    (paths.SFT_RESULTS / "curve.tsv").write_text("step\tloss\n")
+# ---------------------------------------------------------------------------------------------------------------------
+# The problems
+
+
+def test_outcomes_go_by_most_of_the_samples(results: Params) -> None:
+    assert problems.transitions(read(results)) == [
+        {"before": "sft", "after": "grpo", "lost": 1, "gained": 1, "wrong": 1, "right": 1}
+    ]
+    assert problems.outcome([1.0, 1.0, 0.0], [1.0, 0.0, 0.0]) == "lost"
+    assert problems.outcome([1.0, 0.0], [0.0, 0.0]) == "wrong"  # half is not most
+
+
+def test_some_problems_of_each_outcome_stand_in_plain_sight(results: Params) -> None:
+    found = read(results)
+    assert [row["id"] for row in problems.telling(found, 2)] == ["lost", "gained"]
+    assert [row["id"] for row in problems.telling(found, 9)] == ["lost", "gained", "hostile", "right"]
+    assert problems.telling(found, 0) == []
+
+
+def test_every_completion_is_in_the_page(results: Params) -> None:
+    rows = [problem(str(number), sampled(0, 1), sampled(1, 1)) for number in range(2 * problems.CHUNK + 3)]
+    edit_samples(*rows)
+    found = read(results)
+    parts = problems.chunks(found)
+    assert [len(part) for part in parts] == [problems.CHUNK, problems.CHUNK, 3]
+    assert [row["id"] for row in problems.index(found)] == [row["id"] for row in rows]
+    assert parts[2][2]["sft"]["texts"] == [WRONG, RIGHT]
+    assert page_of(results).count('id="completions-') == 3
+
+
+def test_disagreements_are_counted_by_model_and_kind(results: Params) -> None:
+    edit_samples(
+        problem("a", sampled(1, 1, differs=["number", None]), sampled(0, 1, differs=["number", "prose"])),
+        problem("b", sampled(1, 0, differs=["number", None]), sampled(1, 1)),
+    )
+    assert problems.disagreements(read(results)) == [
+        {"model": "grpo", "kind": "number", "ours": False, "count": 1},
+        {"model": "grpo", "kind": "prose", "ours": True, "count": 1},
+        {"model": "sft", "kind": "number", "ours": True, "count": 2},
+    ]
+
+
+def test_lengths_are_of_the_right_the_wrong_and_the_cut_off(results: Params) -> None:
+    edit_samples(
+        problem("a", sampled(1, 0, tokens=[10, 30]), sampled(1, 1, tokens=[10, 90], finished=[True, False])),
+        problem("b", sampled(1, 0, tokens=[20, 31]), sampled(0, 1, tokens=[40, 12])),
+    )
+    found = lengths.measured(read(results))
+    assert found.unit == "tokens"
+    assert found.rows["sft"]["right"] == {"count": 2, "mean": 15, "median": 15, "p95": 20}
+    assert found.rows["grpo"]["cut off"] == {"count": 1, "mean": 90, "median": 90, "p95": 90}
+    assert found.rows["sft"]["cut off"]["count"] == 0
+    assert found.width == 5  # 80 tokens in 30 bins
+    assert (found.centres[0], found.centres[-1]) == (12, 92)
+    assert found.counts["sft"]["wrong"][4] == 2
+    assert sum(map(sum, found.counts["grpo"].values())) == 4
+
+
+def test_lengths_without_tokens_are_in_characters(results: Params) -> None:
+    found = lengths.measured(read(results))
+    assert found.unit == "characters"
+    assert found.rows["grpo"]["right"]["mean"] == len(RIGHT)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Curves, figures, tables
+
+
+def test_progress_rows_are_means_over_tenths(results: Params) -> None:
+    curve = read_curve(paths.GRPO_RESULTS / "curve.tsv")
+    first, middle, last = charts.progress(curve)
+    # 20 steps, so a tenth is two of them: steps 1-2, 10-11 and 19-20, each with accuracy step / 20.
+    assert (first["step"], first["reward/accuracy"]) == (2, pytest.approx(0.075))
+    assert (middle["step"], middle["reward/accuracy"]) == (11, pytest.approx(0.525))
+    assert (last["step"], last["reward/accuracy"]) == (20, pytest.approx(0.975))
+
+
+def test_an_empty_cell_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "curve.tsv").write_text("step\tkl\n1\t\n2\t0.5\n")
+    curve = read_curve(tmp_path / "curve.tsv")
+    assert curve == {"step": [1, 2], "kl": [None, 0.5]}
+    assert charts.window_means(curve, 0, 2) == {"step": 2, "kl": 0.5}
+
+
+def test_long_curves_are_drawn_as_means_over_ten_rows() -> None:
+    short: list[float | None] = [1.0, 5.0]
+    assert charts.means(short) == short
+    assert charts.means([1.0, float("nan")]) == [1.0, None]
+    long: list[float | None] = [float(number) for number in range(charts.FEW)]
+    long[3] = None
+    long[4] = float("nan")
+    smooth = charts.means(long)
+    assert smooth[2] == 1
+    assert smooth[3] is None
+    assert smooth[4] is None
+    assert smooth[5] == (0 + 1 + 2 + 5) / 4
+    assert smooth[-1] == charts.FEW - 5.5
+
+
+def test_only_what_was_logged_is_drawn(results: Params) -> None:
+    drawn = {chart.name: list(columns) for chart, columns in charts.charts(read(results))}
+    assert list(drawn) == ["sft-loss", "grpo-rewards", "grpo-advantage", "grpo-kl", "grpo-length"]
+    assert drawn["grpo-rewards"] == ["step", "reward/accuracy", "reward/format", "reward/tag_count", "reward/total"]
+
+
+def test_the_claim_comes_first_in_the_table() -> None:
+    metrics = {**model_metrics(0.5), "maj@4": 0.5, "pass@4": 0.9}
+    names = ["pass@1", "finished", "format", "lighteval_differs", "maj@4", "pass@4"]
+    assert tables.metric_names(metrics) == names
+
+
+def test_tables_escape_what_markdown_and_latex_would_read() -> None:
+    table = tables.Table(
+        "t", "A table", ["metric", "a|b"], [["lighteval_maj@4", "5 % & <i>"], ["wrong → right", "1\\2"]]
+    )
+    assert table.markdown() == (
+        "| metric | a\\|b |\n| --- | ---: |\n| lighteval_maj@4 | 5 % &amp; &lt;i> |\n| wrong → right | 1\\2 |\n"
+    )
+    assert table.latex().splitlines() == [
+        "% A table",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"metric & a|b \\",
+        r"\midrule",
+        r"lighteval\_maj@4 & 5 \% \& <i> \\",
+        r"wrong $\rightarrow$ right & 1\textbackslash{}2 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_figures_and_tables_are_files_too(results: Params) -> None:
     report.run(results)
-    page = " ".join(paths.REPORT.read_text().split())
-    assert "1,234,567 parameters, fine-tuned elsewhere: no SFT was run here." in page
-    assert "0.450 of the adopted model, 0.820 after GRPO" in page
-    assert "SFT: loss" not in page
-    assert "tokens seen in SFT" not in page
+    names = {path.name for path in paths.REPORT_FILES.iterdir()}
+    for figure in ("scores", "gains", "lengths-sft", "lengths-grpo", "sft-loss", "grpo-rewards", "grpo-kl"):
+        assert (paths.REPORT_FILES / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert "var(--" not in (paths.REPORT_FILES / f"{figure}.svg").read_text()
+    assert {
+        f"{name}.{form}" for name in ("evaluation", "outcomes", "lengths", "training") for form in ("md", "tex")
+    } < names
+    assert (
+        "| pass@1 | 0.450 [0.400, 0.500] | 0.820 [0.770, 0.870] |" in (paths.REPORT_FILES / "evaluation.md").read_text()
+    )
+    assert not set(json.loads((paths.REPORT_FILES / MANIFEST).read_text())["files"]) - names
+
+
+def test_a_figure_in_the_page_has_the_pages_colours_and_no_style_sheet(results: Params) -> None:
+    svg = drawing.for_page(drawing.saved(drawing.scores(read(results)), "svg"))
+    assert svg.startswith("<svg")
+    assert "<style" not in svg
+    assert "<metadata" not in svg
+    assert "var(--c3, #1a7f37)" in svg
+    for colour in drawing.VARIABLES:
+        assert svg.count(colour) == svg.count(f", {colour})")
+
+
+def test_equal_results_give_equal_bytes(results: Params) -> None:
+    report.run(results)
+    first = {path: path.read_bytes() for path in (paths.REPORT, *paths.REPORT_FILES.iterdir())}
+    report.run(results)
+    assert {path: path.read_bytes() for path in (paths.REPORT, *paths.REPORT_FILES.iterdir())} == first

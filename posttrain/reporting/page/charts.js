@@ -31,7 +31,8 @@ function healthy(u, { band, limit }) {
     u.ctx.fillRect(left, inside(band[1]), width, inside(band[0]) - inside(band[1]));
     u.ctx.restore();
   }
-  if (limit && limit <= u.scales.y.max) line(u, [left, inside(limit)], [left + width, inside(limit)], { stroke: colour("c5"), dash: [5, 4] });
+  if (limit && limit <= u.scales.y.max)
+    line(u, [left, inside(limit)], [left + width, inside(limit)], { stroke: colour("c5"), dash: [5, 4] });
 }
 
 function faint(u, chart, names) {
@@ -79,15 +80,30 @@ function near(u, events) {
 
 function options(chart, events, width, smooth, told) {
   const names = Object.keys(chart.means);
-  const axis = { stroke: colour("soft"), grid: { stroke: colour("line"), width: 0.6 }, ticks: { stroke: colour("line"), width: 0.6 }, font: "11px system-ui, sans-serif" };
+  const axis = {
+    stroke: colour("soft"),
+    grid: { stroke: colour("line"), width: 0.6 },
+    ticks: { stroke: colour("line"), width: 0.6 },
+    font: "11px system-ui, sans-serif",
+  };
   return {
     width,
     height: HEIGHT,
     scales: { x: { time: false }, y: { range: (u) => bounds(chart, visible(u, chart, names)) } },
-    axes: [{ ...axis, size: 30 }, { ...axis, size: 52, values: (u, values) => values.map(shown) }],
+    axes: [
+      { ...axis, size: 30 },
+      { ...axis, size: 52, values: (u, values) => values.map(shown) },
+    ],
     series: [
       { label: "step", value: (u, value) => shown(value) },
-      ...names.map((name, place) => ({ label: name, stroke: colour(`c${(place % 8) + 1}`), width: 1.6, spanGaps: true, points: { show: name.startsWith("probe/") }, value: (u, value) => shown(value) })),
+      ...names.map((name, place) => ({
+        label: name,
+        stroke: colour(`c${(place % 8) + 1}`),
+        width: 1.6,
+        spanGaps: true,
+        points: { show: name.startsWith("probe/") },
+        value: (u, value) => shown(value),
+      })),
     ],
     legend: { markers: { width: 0, fill: (u, place) => colour(`c${((place - 1) % 8) + 1}`) } },
     cursor: { sync: { key: chart.stage }, points: { size: 6 } },
@@ -95,7 +111,13 @@ function options(chart, events, width, smooth, told) {
       drawClear: [(u) => healthy(u, chart)],
       drawAxes: [(u) => smooth && faint(u, chart, names)],
       draw: [(u) => marked(u, events)],
-      setCursor: [(u) => { told.textContent = near(u, events).map((event) => `step ${event.step}: ${event.text}`).join("; "); }],
+      setCursor: [
+        (u) => {
+          told.textContent = near(u, events)
+            .map((event) => `step ${event.step}: ${event.text}`)
+            .join("; ");
+        },
+      ],
     },
   };
 }
@@ -125,14 +147,22 @@ function drawCharts() {
 
   function draw() {
     const hidden = new Map(drawn.map(({ plot, chart }) => [chart.name, plot.series.map((series) => series.show)]));
-    drawn.forEach(({ plot, told }) => { plot.destroy(); told.remove(); });
+    drawn.forEach(({ plot, told }) => {
+      plot.destroy();
+      told.remove();
+    });
     drawn = figures.map(({ chart, figure }) => {
       const own = chart.stage === "grpo" ? events : [];
       const told = element("p", { className: "event" });
-      const columns = smooth ? chart.means : Object.fromEntries(Object.keys(chart.means).map((name) => [name, chart.columns[name]]));
+      const columns = smooth
+        ? chart.means
+        : Object.fromEntries(Object.keys(chart.means).map((name) => [name, chart.columns[name]]));
       const static_ = figure.querySelector(".static");
       figure.classList.add("drawn");
-      const plot = new uPlot(options(chart, own, Math.max(240, figure.clientWidth - 34), smooth, told), [chart.columns.step, ...Object.values(columns)]);
+      const plot = new uPlot(options(chart, own, Math.max(240, figure.clientWidth - 34), smooth, told), [
+        chart.columns.step,
+        ...Object.values(columns),
+      ]);
       static_.after(plot.root);
       if (own.length) plot.root.after(told);
       (hidden.get(chart.name) || []).forEach((show, place) => place && !show && plot.setSeries(place, { show }));
@@ -140,14 +170,30 @@ function drawCharts() {
     });
   }
 
-  const toggle = element("input", { type: "checkbox", checked: true, onchange: (event) => { smooth = event.target.checked; draw(); } });
+  const toggle = element("input", {
+    type: "checkbox",
+    checked: true,
+    onchange: (event) => {
+      smooth = event.target.checked;
+      draw();
+    },
+  });
   const place = document.getElementById("chart-options");
-  place.append(element("label", {}, toggle, "means of 10 rows, the rows themselves faintly behind; a click on a name hides it, a drag zooms, two clicks go back"));
+  place.append(
+    element(
+      "label",
+      {},
+      toggle,
+      "means of 10 rows, the rows themselves faintly behind; a click on a name hides it, a drag zooms, two clicks go back",
+    ),
+  );
   place.hidden = false;
   draw();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  new ResizeObserver(() => drawn.forEach(({ plot, figure }) => {
-    const width = Math.max(240, figure.clientWidth - 34);
-    if (figure.clientWidth && plot.width !== width) plot.setSize({ width, height: HEIGHT });
-  })).observe(document.querySelector(".charts"));
+  new ResizeObserver(() =>
+    drawn.forEach(({ plot, figure }) => {
+      const width = Math.max(240, figure.clientWidth - 34);
+      if (figure.clientWidth && plot.width !== width) plot.setSize({ width, height: HEIGHT });
+    }),
+  ).observe(document.querySelector(".charts"));
 }

@@ -14,8 +14,12 @@ function completion(text, unfolded) {
   const parts = [];
   if (thought) {
     const size = thought.length.toLocaleString("en");
-    const summary = element("summary", { textContent: rest ? `thought, ${size} characters` : `a thought without an answer, ${size} characters` });
-    parts.push(element("details", { className: "thought", open: unfolded }, summary, element("pre", { textContent: thought })));
+    const summary = element("summary", {
+      textContent: rest ? `thought, ${size} characters` : `a thought without an answer, ${size} characters`,
+    });
+    parts.push(
+      element("details", { className: "thought", open: unfolded }, summary, element("pre", { textContent: thought })),
+    );
   }
   if (rest || !thought) parts.push(element("pre", { textContent: rest || "(nothing)" }));
   return parts;
@@ -24,7 +28,8 @@ function completion(text, unfolded) {
 function facts(sample, written, number, unit) {
   const said = [`${sample.lengths[number].toLocaleString("en")} ${unit}`];
   if (!sample.finished[number]) said.push("cut off");
-  if (sample.differs[number] !== null) said.push(`lighteval says ${sample.correct[number] ? "wrong" : "right"} (${sample.differs[number]})`);
+  if (sample.differs[number] !== null)
+    said.push(`lighteval says ${sample.correct[number] ? "wrong" : "right"} (${sample.differs[number]})`);
   const rewards = written.rewards[number] || {};
   for (const [name, value] of Object.entries(rewards)) said.push(`${name} ${value === null ? "–" : +value.toFixed(3)}`);
   return said.join(" · ");
@@ -48,6 +53,11 @@ function column(label, sample, written, unit, unfolded) {
     shown.replaceChildren(...completion(written.texts[number], unfolded), line);
   }
   show(0);
-  const head = element("p", {}, element("strong", { textContent: label }), `: ${count(sample)} of ${sample.correct.length} right`);
+  const head = element(
+    "p",
+    {},
+    element("strong", { textContent: label }),
+    `: ${count(sample)} of ${sample.correct.length} right`,
+  );
   return element("div", {}, head, element("div", { className: "samples" }, ...buttons), shown);
 }

@@ -43,8 +43,18 @@ function saveButtons() {
       element(
         "div",
         { className: "save" },
-        element("button", { type: "button", textContent: "SVG", title: "save as SVG", onclick: () => save(address(paper(svg)), `${name}.svg`) }),
-        element("button", { type: "button", textContent: "PNG", title: "save as PNG", onclick: () => savePng(svg, name) }),
+        element("button", {
+          type: "button",
+          textContent: "SVG",
+          title: "save as SVG",
+          onclick: () => save(address(paper(svg)), `${name}.svg`),
+        }),
+        element("button", {
+          type: "button",
+          textContent: "PNG",
+          title: "save as PNG",
+          onclick: () => savePng(svg, name),
+        }),
       ),
     );
   }

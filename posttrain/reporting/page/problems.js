@@ -7,7 +7,16 @@ function explorer(place) {
   const chunks = [];
   const lowered = { short: [], full: [] };
   const chunkSize = (read("completions-0") || []).length || 1;
-  const wanted = { text: "", everywhere: false, outcome: "", kind: "", pair: pairs[0], order: "", names, unfolded: false };
+  const wanted = {
+    text: "",
+    everywhere: false,
+    outcome: "",
+    kind: "",
+    pair: pairs[0],
+    order: "",
+    names,
+    unfolded: false,
+  };
   let found = [];
   let listed = 0;
 
@@ -21,20 +30,32 @@ function explorer(place) {
     const row = rows[number];
     lowered.short[number] ??= `${row.id}\n${row.problem}\n${row.answer}`.toLowerCase();
     if (!everywhere) return lowered.short[number];
-    lowered.full[number] ??= [lowered.short[number], ...names.flatMap((name) => written(number)[name].texts)].join("\n").toLowerCase();
+    lowered.full[number] ??= [lowered.short[number], ...names.flatMap((name) => written(number)[name].texts)]
+      .join("\n")
+      .toLowerCase();
     return lowered.full[number];
   }
 
   function marks(row) {
     return names.map((name) => {
-      const signs = row.models[name].correct.map((right) => element("i", { className: right ? "right" : "wrong", textContent: right ? "✓" : "✗" }));
-      return element("span", { title: `${labels[name]}: ${count(row.models[name])} of ${signs.length} right` }, labels[name], " ", ...signs);
+      const signs = row.models[name].correct.map((right) =>
+        element("i", { className: right ? "right" : "wrong", textContent: right ? "✓" : "✗" }),
+      );
+      return element(
+        "span",
+        { title: `${labels[name]}: ${count(row.models[name])} of ${signs.length} right` },
+        labels[name],
+        " ",
+        ...signs,
+      );
     });
   }
 
   function body(number) {
     const row = rows[number];
-    const columns = names.map((name) => column(labels[name], row.models[name], written(number)[name], unit, wanted.unfolded));
+    const columns = names.map((name) =>
+      column(labels[name], row.models[name], written(number)[name], unit, wanted.unfolded),
+    );
     return element(
       "div",
       { className: "body" },
@@ -97,34 +118,78 @@ function explorer(place) {
 
 function outcomeButtons(pairs, chosen) {
   const table = document.querySelector("#problems table");
-  return Object.keys(OUTCOMES).filter((name) => ["gained", "lost", "right", "wrong"].includes(name)).flatMap((outcome, line) =>
-    pairs.map((pair, place) => {
-      const cell = table.tBodies[0].rows[line].cells[place + 1];
-      const button = pressed(element("button", { type: "button", className: "count", textContent: cell.textContent, onclick: () => chosen(pair, outcome) }), false);
-      cell.replaceChildren(button);
-      return { button, pair, outcome };
-    }),
-  );
+  return Object.keys(OUTCOMES)
+    .filter((name) => ["gained", "lost", "right", "wrong"].includes(name))
+    .flatMap((outcome, line) =>
+      pairs.map((pair, place) => {
+        const cell = table.tBodies[0].rows[line].cells[place + 1];
+        const button = pressed(
+          element("button", {
+            type: "button",
+            className: "count",
+            textContent: cell.textContent,
+            onclick: () => chosen(pair, outcome),
+          }),
+          false,
+        );
+        cell.replaceChildren(button);
+        return { button, pair, outcome };
+      }),
+    );
 }
 
 function filterControls(rows, labels, pairs, set) {
   const later = delayed((value) => set("text", value), 120);
-  const search = element("input", { type: "search", placeholder: "search problems and answers", oninput: (event) => later(event.target.value) });
+  const search = element("input", {
+    type: "search",
+    placeholder: "search problems and answers",
+    oninput: (event) => later(event.target.value),
+  });
   search.setAttribute("aria-label", "search");
-  const everywhere = element("label", {}, element("input", { type: "checkbox", onchange: (event) => set("everywhere", event.target.checked) }), "in completions too");
+  const everywhere = element(
+    "label",
+    {},
+    element("input", { type: "checkbox", onchange: (event) => set("everywhere", event.target.checked) }),
+    "in completions too",
+  );
   const menu = (label, key, choices, read = (value) => value) => {
-    const made = element("select", { onchange: (event) => set(key, read(event.target.value)) }, ...choices.map(([value, text]) => option(value, text)));
+    const made = element(
+      "select",
+      { onchange: (event) => set(key, read(event.target.value)) },
+      ...choices.map(([value, text]) => option(value, text)),
+    );
     made.setAttribute("aria-label", label);
     return made;
   };
   const tags = [...new Set(rows.flatMap((row) => row.tags))].sort().map((tag) => [`tag:${tag}`, tag]);
-  const pair = menu("models to compare", "pair", pairs.map(([before, after], place) => [String(place), `${labels[before]} → ${labels[after]}`]), (value) => pairs[value]);
+  const pair = menu(
+    "models to compare",
+    "pair",
+    pairs.map(([before, after], place) => [String(place), `${labels[before]} → ${labels[after]}`]),
+    (value) => pairs[value],
+  );
   const outcome = menu("outcome", "outcome", Object.entries(OUTCOMES));
   const kind = menu("kind", "kind", [["", "any kind"], ...Object.entries(KINDS), ...tags]);
-  const model = menu("model", "names", [["", "any model"], ...Object.entries(labels)], (value) => (value ? [value] : Object.keys(labels)));
-  const order = menu("order", "order", [["", "in their order"], ["worse", "worst change first"], ["better", "best change first"], ["longest", "longest first"]]);
-  const unfold = element("label", {}, element("input", { type: "checkbox", onchange: (event) => set("unfolded", event.target.checked) }), "unfold thoughts");
-  return { pair, outcome, shown: [search, everywhere, ...(pairs.length > 1 ? [pair] : []), outcome, kind, model, order, unfold] };
+  const model = menu("model", "names", [["", "any model"], ...Object.entries(labels)], (value) =>
+    value ? [value] : Object.keys(labels),
+  );
+  const order = menu("order", "order", [
+    ["", "in their order"],
+    ["worse", "worst change first"],
+    ["better", "best change first"],
+    ["longest", "longest first"],
+  ]);
+  const unfold = element(
+    "label",
+    {},
+    element("input", { type: "checkbox", onchange: (event) => set("unfolded", event.target.checked) }),
+    "unfold thoughts",
+  );
+  return {
+    pair,
+    outcome,
+    shown: [search, everywhere, ...(pairs.length > 1 ? [pair] : []), outcome, kind, model, order, unfold],
+  };
 }
 
 function delayed(act, ms) {
