@@ -402,7 +402,7 @@ class Report(Section):
     """Contents of the report."""
 
     num_samples: int = Field(ge=0)
-    """Held-out problems shown with the completions of both models."""
+    """Problems that stand in full where no script runs, such as in print. With scripts the page has all."""
 
 
 class Params(Section):

@@ -64,7 +64,8 @@ def scores(results: Results) -> Any:
     rows = {results.models[name]: (results.evaluation[name], MODEL_COLOURS[name]) for name in results.models}
     values = {label: (row["pass@1"], row["pass@1_low"], row["pass@1_high"]) for label, (row, _) in rows.items()}
     made, axes = intervals(values, [colour for _, colour in rows.values()], "{:.3f}")
-    axes.set_xlim(-0.04, 1.04)
+    most = min(1.0, 1.25 * max(high for _, _, high in values.values()))
+    axes.set_xlim(-0.04 * most, 1.04 * most)
     axes.set_xlabel("pass@1", color=INK)
     return made
 
@@ -115,7 +116,7 @@ def lengths(found: Lengths, model: str) -> Any:
     axes.set_ylabel("completions", color=INK)
     axes.grid(visible=False, axis="x")
     if any(below):
-        axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+        axes.legend(frameon=False, labelcolor=INK, fontsize=8, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
     return made
 
 

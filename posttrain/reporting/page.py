@@ -17,7 +17,7 @@ from posttrain.reporting import charts, drawing, lengths, problems, provenance, 
 from posttrain.reporting.results import Results
 
 HERE = Path(__file__).parent
-SCRIPTS = ("dom", "filters", "completion", "problems", "charts", "files", "start")
+SCRIPTS = ("dom", "filters", "completion", "controls", "problems", "charts", "files", "start")
 """The page's own, in the order in which they stand in one block."""
 FORMS = ("svg", "png")
 """In which each figure is drawn."""

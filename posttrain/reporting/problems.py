@@ -14,7 +14,11 @@ OUTCOMES = ("lost", "gained", "wrong", "right")
 
 
 def right(correct: list[float]) -> bool:
-    return 2 * sum(map(bool, correct)) > len(correct)
+    return share(correct) > 0.5
+
+
+def share(correct: list[float]) -> float:
+    return sum(map(bool, correct)) / len(correct)
 
 
 def outcome(before: list[float], after: list[float]) -> str:
@@ -31,12 +35,14 @@ def pairs(results: Results) -> list[tuple[str, str]]:
 
 
 def transitions(results: Results) -> list[dict[str, Any]]:
-    """For each pair of models, the number of problems of each outcome."""
+    """For each pair of models, the problems of each outcome, and those with more or fewer samples right."""
     found = []
     for before, after in pairs(results):
-        counts = dict.fromkeys(OUTCOMES, 0)
-        for row in results.samples:
-            counts[outcome(row[before]["correct"], row[after]["correct"])] += 1
+        counts = dict.fromkeys((*OUTCOMES, "more", "fewer"), 0)
+        for was, now in ((row[before]["correct"], row[after]["correct"]) for row in results.samples):
+            counts[outcome(was, now)] += 1
+            counts["more"] += share(now) > share(was)
+            counts["fewer"] += share(now) < share(was)
         found.append({"before": before, "after": after, **counts})
     return found
 

@@ -12,6 +12,8 @@ OUTCOME_NAMES = {
     "lost": "right → wrong",
     "right": "right in both",
     "wrong": "wrong in both",
+    "more": "more samples right",
+    "fewer": "fewer samples right",
 }
 TEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},

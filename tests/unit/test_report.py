@@ -283,7 +283,7 @@ def test_keys_that_are_not_known_are_shown(results: Params) -> None:
 
 def test_outcomes_go_by_most_of_the_samples(results: Params) -> None:
     assert problems.transitions(read(results)) == [
-        {"before": "sft", "after": "grpo", "lost": 1, "gained": 1, "wrong": 1, "right": 1}
+        {"before": "sft", "after": "grpo", "lost": 1, "gained": 1, "wrong": 1, "right": 1, "more": 1, "fewer": 1}
     ]
     assert problems.outcome([1.0, 1.0, 0.0], [1.0, 0.0, 0.0]) == "lost"
     assert problems.outcome([1.0, 0.0], [0.0, 0.0]) == "wrong"  # half is not most
