@@ -27,6 +27,7 @@ OUTPUTS = (Path("data"), Path("models"), Path("results"))
 # a killed run goes on from, which has to outlive the outs that DVC removes before it runs a stage. Runs of flows with
 # other params have a worktree each, and leave a report.
 UNPUBLISHED = Path(".posttrain/unpublished")
+PREPARING = Path(".posttrain/prepare")
 RUN_LOG = Path(".posttrain/runs")
 TRACKER_LOGS = Path(".posttrain/logs")
 CHECKPOINTS = Path(".posttrain/checkpoints")

@@ -1,30 +1,25 @@
 """Stage 1: problems, gold answers and teacher traces in one form, training and held-out problems apart.
 
 Reads   the `prepare` and `verifier` sections: a source of problems (built-in equations, a file, a folder, the Hub)
-Writes  data/prepared/{sft,train,test}.jsonl and a manifest that counts every row left out and why
+Writes  data/prepared/{sft,train,test}.jsonl (many traces: sft.parquet), fates.parquet, and a manifest that counts every
+        row left out and why
 Run     posttrain prepare
 
-`sft.jsonl` has {id, problem, completion}, one row a trace; `train.jsonl` and `test.jsonl` have {id, problem, answer}
-and the columns to keep, one row a problem. No problem of the test set is in the other two.
+`sft` has {id, problem, completion}, one row a trace; `train` and `test` have {id, problem, answer} and the columns to
+keep, one row a problem. No problem of the test set is in the other two. `fates.parquet` has every row of the sources,
+and what became of it: `posttrain data --why`.
 """
 
 import time
-from collections import Counter
 
-from posttrain.data.problems import (
-    BUILT_IN,
-    Examples,
-    built_in,
-    cap,
-    decontaminate,
-    deduplicate,
-    from_source,
-    gradable,
-    require_rows,
-)
+from posttrain.data.equations import BUILT_IN
+from posttrain.data.golds import Golds
+from posttrain.data.prepared import counted, every_rule, preparing, require_problems, table_of
+from posttrain.data.problems import Problems
+from posttrain.data.written import write
 from posttrain.judge.verifier import Verifier
 from posttrain.outputs.facts import Origin
-from posttrain.outputs.manifest import beside, publish, write_jsonl
+from posttrain.outputs.manifest import beside, publish
 from posttrain.outputs.run_log import log_run
 from posttrain.params.schema import Params
 from posttrain.paths import PREPARED
@@ -33,31 +28,19 @@ from posttrain.paths import PREPARED
 def run(params: Params) -> None:
     """Prepare and publish data/prepared."""
     began, made_from = time.monotonic(), Origin("prepare", params).record
-    dropped: Counter[str] = Counter()
-    examples: Examples = {}
-    train, test = built_in(params) if params.prepare.dataset == BUILT_IN else from_source(params.prepare, dropped)
-    if params.prepare.dataset == BUILT_IN or params.prepare.columns.answer is not None:
+    with preparing(made_from) as folder:
+        problems = Problems(table_of(params, folder), params.prepare)
         with Verifier(params.verifier.timeout_s, 1.0, params.launch.reward_workers) as verifier:
-            kinds = params.prepare.drop_golds
-            train, test = (gradable(problems, kinds, verifier, dropped, examples) for problems in (train, test))
-    test, train = deduplicate(test, dropped), deduplicate(train, dropped)
-    train = cap(decontaminate(train, test, dropped), params.prepare.max_train, dropped)
-    test = cap(test, params.prepare.max_test, dropped)
-    require_rows(train, test, params.prepare, dropped)
-    traces = [(problem, completion) for problem in train for completion in problem.completions]
-    rows = {
-        "sft": [{"id": p.id, "problem": p.text, "completion": completion} for p, completion in traces],
-        "train": [p.row() for p in train],
-        "test": [p.row() for p in test],
-    }
-    counts = {name: len(value) for name, value in rows.items()}
-    with beside(PREPARED) as out:
-        for name, value in rows.items():
-            write_jsonl(out / f"{name}.jsonl", value)
-        publish(out, PREPARED, made_from | {"rows": counts, "dropped": dict(+dropped), "examples": examples})
+            for rule in every_rule(params, Golds(verifier, folder / "verdicts.jsonl")):
+                problems.apply(rule)
+            require_problems(problems)
+            with beside(PREPARED) as out:
+                counts = write(problems, folder, out, draws=params.prepare.dataset == BUILT_IN)
+                publish(out, PREPARED, made_from | {"rows": counts} | counted(problems))
     log_run("prepare", seconds=time.monotonic() - began)
     print(f"prepare | {counts['train']} training problems with {counts['sft']} traces | {counts['test']} held out")
-    for reason, number in sorted((+dropped).items()):
-        shown = f", for instance {', '.join(map(repr, examples[reason]))}" if reason in examples else ""
-        print(f"prepare | left out: {number} {reason}{shown}")
+    for done in (done for done in problems.applied if done.rows_out):
+        notes = list(dict.fromkeys(example["note"] for example in done.examples if "note" in example))[:5]
+        shown = f", for instance {', '.join(map(repr, notes))}" if notes else ""
+        print(f"prepare | left out: {done.rows_out} {done.reason}{shown}")
     print(f"prepare | wrote {PREPARED}/ | next: posttrain sft")

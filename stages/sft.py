@@ -9,6 +9,7 @@ fine-tuned it already. The stages after this one take it like any other.
 """
 
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from posttrain.launch.layout import layout
 from posttrain.outputs.checkpoints import Checkpoints
 from posttrain.outputs.facts import Origin
-from posttrain.outputs.manifest import read_jsonl, unpublished
+from posttrain.outputs.manifest import unpublished
 from posttrain.outputs.parents import require_out
+from posttrain.outputs.rows import read_rows
 from posttrain.outputs.run_log import log_run
 from posttrain.params.schema import Params
 from posttrain.paths import PREPARED, SFT_MODEL, SFT_RESULTS
@@ -55,7 +57,7 @@ def run(params: Params) -> None:
 def adopt(params: Params) -> None:
     """Publish the model that params name, untrained, with a few of its completions."""
     began, origin = time.monotonic(), Origin("sft", params)
-    rows = read_jsonl(PREPARED / "train.jsonl")[:NUM_SAMPLES]
+    rows = list(islice(read_rows(PREPARED, "train"), NUM_SAMPLES))
     with unpublished("sft"):
         model, tokenizer = given_model(params)
         model.to(layout(params.launch).device)
@@ -78,7 +80,7 @@ def adopt(params: Params) -> None:
 def train(params: Params) -> None:
     """Train on the traces, sample a few completions, publish models/sft."""
     began = time.monotonic()
-    rows = read_jsonl(PREPARED / "sft.jsonl")
+    rows = list(read_rows(PREPARED, "sft"))
     checkpoints = Checkpoints(Origin("sft", params))
     with unpublished("sft") as folder:
         config = trainer_config(params, folder / "trainer")  # first: ZeRO-3 shares weights out as they are loaded

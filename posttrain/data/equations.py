@@ -6,9 +6,13 @@ it, mistakes included; only the verifiable reward of GRPO can do better than the
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
-from posttrain.params.schema import Equations, Teacher
+from posttrain.data.problems import key_of
+from posttrain.params.schema import Equations, Params, Teacher
 from posttrain.prompts import completion_text
+
+BUILT_IN = "equations"
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,14 @@ def teacher_trace(equation: Equation, teacher: Teacher, rng: random.Random) -> s
     # The teacher claims to have verified, whatever came out.
     check = f"Verification: {equation.left.replace('x', f'({solution})')} = {right}"
     return completion_text(f"{first}\n{second}\n{check}", f"x = {solution}")
+
+
+def equation_rows(params: Params) -> list[dict[str, Any]]:
+    """Every equation as a row of a source; the teacher's mistakes come from the seed and the equation alone."""
+    config, rows = params.prepare.equations, []
+    for number, equation in enumerate(equations(config)):
+        rng = random.Random(f"{params.seed}/{key_of(equation.problem).hex()}")
+        traces = [teacher_trace(equation, config.teacher, rng) for _ in range(config.traces_per_problem)]
+        texts = {"problem": equation.problem, "answer": equation.answer, "solutions": traces}
+        rows.append({"source": BUILT_IN, "row": number, **texts, "kept": "{}", "use": "both", "fault": None})
+    return rows

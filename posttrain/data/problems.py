@@ -1,163 +1,160 @@
-"""Problems in one form, and the rules that leave some out: unreadable golds, duplicates, what the test set has too."""
+"""Every row of the sources as a problem with a gold, and its fate: kept, left out by a rule, or merged into another."""
 
 import hashlib
-import random
 import re
-from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
-from posttrain.data.equations import equations, teacher_trace
-from posttrain.data.sources import Row, load_rows
-from posttrain.errors import InputError
-from posttrain.judge.kinds import Kind, kind_of
-from posttrain.judge.verifier import Verifier
-from posttrain.params.schema import Params, Prepare
-from posttrain.prompts import completion_text
+import numpy as np
 
-BUILT_IN = "equations"
+from posttrain.data.table import Table
+from posttrain.params.schema import Prepare
 
-EXAMPLES = 5
-EXAMPLE_CHARS = 80
-Examples = dict[str, list[str]]
-"""Golds left out, a few for each reason."""
+EXAMPLES = 10
+EXAMPLE_CHARS = 160
+
+TRAIN, TEST = 0, 1
 
 
 @dataclass(frozen=True)
-class Problem:
-    text: str
-    answer: str
-    """The gold, as the source writes it."""
-    completions: tuple[str, ...]
-    """What SFT imitates; empty for test problems."""
-    kept: tuple[tuple[str, Any], ...] = ()
-    """Columns that `prepare.columns.keep` names."""
+class LeftOut:
+    """A row that a rule leaves out."""
 
-    @property
-    def key(self) -> str:
+    row: int
+    note: str = ""
+    """What the rule saw, shown beside the problem."""
+    into: int | None = None
+    """The row that it becomes one with, whose problem and gold stay; its traces go over to it."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Decides which of the rows that are left go out."""
+
+    name: str
+    reason: str
+    """Follows a number of rows: `duplicates`, `with a gold that the judge cannot read`."""
+    decide: Callable[["Problems"], Iterable[LeftOut]]
+
+
+@dataclass
+class Applied:
+    """What a rule did."""
+
+    name: str
+    reason: str
+    rows_in: int
+    rows_out: int = 0
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        counts = {"in": self.rows_in, "left_out": self.rows_out, "out": self.rows_in - self.rows_out}
+        return {"name": self.name, "reason": self.reason, **counts, "examples": self.examples}
+
+
+class Problems:
+    """The rows by number. Texts and golds are in memory; traces and further columns stay in the table on disk."""
+
+    def __init__(self, table: Table, params: Prepare) -> None:
+        self.table, self.params = table, params
+        self.texts: list[str] = []
+        self.golds: list[str] = []
+        """As the source writes them; empty for none."""
+        self.keys: list[bytes] = []
         """Equal for problems that differ only in case or white space."""
-        return hashlib.sha256(" ".join(self.text.lower().split()).encode()).hexdigest()
+        self.uses: list[str] = []
+        """For each row what it is for: both, sft or grpo."""
+        self.sources: list[str] = []
+        self.source_rows: list[int] = []
+        self.faults: dict[int, str] = {}
+        self.unmatched: list[int] = []
+        """Rows in which `answer_pattern` finds no gold."""
+        self._read()
+        self.part = np.full(len(self.texts), TRAIN, np.int8)
+        self.fate = np.full(len(self.texts), -1, np.int16)
+        """Number of the rule that left a row out, in the order of `applied`; -1 for a row that is kept."""
+        self.into = np.full(len(self.texts), -1, np.int64)
+        """The row that a row is merged into."""
+        self.notes: dict[int, str] = {}
+        self.applied: list[Applied] = []
+        self._split()
 
-    @property
-    def id(self) -> str:
-        return self.key[:12]
+    def __len__(self) -> int:
+        return len(self.texts)
 
-    def row(self) -> dict[str, Any]:
-        return {**dict(self.kept), "id": self.id, "problem": self.text, "answer": self.answer}
+    def _read(self) -> None:
+        pattern = re.compile(self.params.answer_pattern) if self.params.answer_pattern else None
+        for first, batch in self.table.stream("problem", "answer", "use", "fault", "source", "row"):
+            for number, fault in enumerate(batch["fault"], first):
+                if fault is not None:
+                    self.faults[number] = fault
+            for number, answer in enumerate(batch["answer"], first):
+                match = pattern.search(answer) if pattern and answer else None
+                if pattern and answer and (match is None or match[1] is None):
+                    self.unmatched.append(number)
+                self.golds.append(((match[1] or "") if match else answer or "").strip())
+            self.texts += [(text or "").strip() for text in batch["problem"]]
+            self.uses += map(sys.intern, batch["use"])
+            self.sources += map(sys.intern, batch["source"])
+            self.source_rows += batch["row"]
+        self.keys = [key_of(text) for text in self.texts]
+
+    def _split(self) -> None:
+        """By the sources' splits, or by a hash of the problem's text where there is no test split. Rows for SFT alone
+        are not held out: nothing would be evaluated by them."""
+        if self.table.test is not None:
+            self.part[len(self.table.train) :] = TEST
+            return
+        each = zip(self.keys, self.uses, strict=True)
+        self.part[[use != "sft" and held_out(key, self.params.test_frac) for key, use in each]] = TEST
+
+    def rows(self, part: int | None = None) -> list[int]:
+        """Rows that no rule has left out so far, in their order."""
+        left = self.fate == -1
+        return np.flatnonzero(left if part is None else left & (self.part == part)).tolist()
+
+    def apply(self, rule: Rule) -> None:
+        done = Applied(rule.name, rule.reason, int((self.fate == -1).sum()))
+        for out in rule.decide(self):
+            assert self.fate[out.row] == -1, f"row {out.row} is left out twice"
+            self.fate[out.row] = len(self.applied)
+            if out.into is not None:
+                self.into[out.row] = out.into
+            if out.note:
+                self.notes[out.row] = out.note[:EXAMPLE_CHARS]
+            done.rows_out += 1
+            if len(done.examples) < EXAMPLES:
+                done.examples.append(self.example(out))
+        self.applied.append(done)
+
+    def id(self, row: int) -> str:
+        return self.keys[row].hex()[:12]
+
+    def owner(self, row: int) -> int:
+        """The row that stands for this one: itself, or the last of those that it was merged into."""
+        while self.into[row] != -1:
+            row = int(self.into[row])
+        return row
+
+    def name(self, row: int) -> str:
+        """SOURCE:ROW, as `posttrain data --why` takes it."""
+        return f"{self.sources[row]}:{self.source_rows[row]}"
+
+    def example(self, out: LeftOut) -> dict[str, Any]:
+        shown = {"row": self.name(out.row), "problem": self.texts[out.row][:EXAMPLE_CHARS]}
+        if out.note:
+            shown["note"] = out.note[:EXAMPLE_CHARS]
+        if out.into is not None:
+            shown |= {"into": self.name(out.into), "into_problem": self.texts[out.into][:EXAMPLE_CHARS]}
+        return shown
 
 
-def built_in(params: Params) -> tuple[list[Problem], list[Problem]]:
-    """The equations, split by a hash of their text; the teacher's mistakes come from the seed."""
-    config = params.prepare.equations
-    train, test = [], []
-    for equation in equations(config):
-        problem = Problem(equation.problem, equation.answer, ())
-        if held_out(problem, params.prepare.test_frac):
-            test.append(problem)
-            continue
-        rng = random.Random(f"{params.seed}/{problem.key}")
-        traces = tuple(teacher_trace(equation, config.teacher, rng) for _ in range(config.traces_per_problem))
-        train.append(Problem(problem.text, problem.answer, traces))
-    return train, test
+def key_of(text: str) -> bytes:
+    return hashlib.sha256(" ".join(text.lower().split()).encode()).digest()
 
 
-def from_source(params: Prepare, dropped: Counter[str]) -> tuple[list[Problem], list[Problem]]:
-    """Problems of a dataset; without a test split some of the training problems are held out."""
-    train = normalise(load_rows(params, params.train_split), params, dropped)
-    if params.test_split is not None:
-        return train, normalise(load_rows(params, params.test_split), params, dropped)
-    parts: dict[bool, list[Problem]] = {False: [], True: []}
-    for problem in train:
-        parts[held_out(problem, params.test_frac)].append(problem)
-    return parts[False], parts[True]
-
-
-def held_out(problem: Problem, test_frac: float) -> bool:
+def held_out(key: bytes, test_frac: float) -> bool:
     """Decided by the problem's text alone: the same for every seed, order and mixture."""
-    return int(problem.key[:8], 16) < test_frac * 2**32
-
-
-def normalise(rows: list[Row], params: Prepare, dropped: Counter[str]) -> list[Problem]:
-    """Problems, with one trace each where there are solutions; rows whose answer does not match `answer_pattern` are
-    counted and left out."""
-    pattern = re.compile(params.answer_pattern) if params.answer_pattern else None
-    columns, problems = params.columns, []
-    for row in rows:
-        answer = row[columns.answer] if columns.answer else ""
-        solution = row[columns.solution] if columns.solution else ""
-        if pattern is not None and columns.answer:
-            match = pattern.search(answer)
-            if match is None or match[1] is None:
-                dropped["without a match of prepare.answer_pattern"] += 1
-                continue
-            answer, solution = match[1], pattern.sub("", solution)
-        if params.drop_pattern:
-            solution = re.sub(params.drop_pattern, "", solution)
-        answer = answer.strip()
-        trace = completion_text(solution.strip(), answer) if columns.answer else solution.strip()
-        traces = (trace,) if columns.solution else ()
-        kept = tuple((name, row[name]) for name in columns.keep)
-        problems.append(Problem(row[columns.problem].strip(), answer, traces, kept))
-    return problems
-
-
-def gradable(
-    problems: list[Problem], kinds: Collection[Kind], verifier: Verifier, dropped: Counter[str], examples: Examples
-) -> list[Problem]:
-    """Those whose gold an answer can meet, and is of none of the kinds to leave out: other rewards would be noise."""
-    readable = verifier.readable([problem.answer for problem in problems])
-    kept = []
-    for problem, can in zip(problems, readable, strict=True):
-        kind = kind_of(problem.answer) if can else None
-        if can and kind not in kinds:
-            kept.append(problem)
-            continue
-        reason = f"with a gold that is {kind} (prepare.drop_golds)" if can else "with a gold that the judge cannot read"
-        dropped[reason] += 1
-        shown = examples.setdefault(reason, [])
-        if len(shown) < EXAMPLES and problem.answer not in shown:
-            shown.append(problem.answer[:EXAMPLE_CHARS])
-    return kept
-
-
-def deduplicate(problems: list[Problem], dropped: Counter[str]) -> list[Problem]:
-    """The first of equal problems (case and white space aside), with the traces of all that share its gold."""
-    unique: dict[str, Problem] = {}
-    for problem in problems:
-        first = unique.setdefault(problem.key, problem)
-        if first is problem:
-            continue
-        dropped["duplicates" if problem.answer == first.answer else "duplicates with another gold"] += 1
-        if problem.answer == first.answer:
-            traces = dict.fromkeys((*first.completions, *problem.completions))
-            unique[problem.key] = replace(first, completions=tuple(traces))
-    return list(unique.values())
-
-
-def decontaminate(train: list[Problem], test: list[Problem], dropped: Counter[str]) -> list[Problem]:
-    """Training problems that are not in the test set."""
-    keys = {problem.key for problem in test}
-    kept = [problem for problem in train if problem.key not in keys]
-    dropped["training problems that are in the test set"] += len(train) - len(kept)
-    return kept
-
-
-def cap(problems: list[Problem], limit: int | None, dropped: Counter[str]) -> list[Problem]:
-    """`limit` problems, chosen and ordered by a hash of their text: the same ones for every seed and file order."""
-    ordered = sorted(problems, key=lambda problem: problem.key)
-    dropped["beyond prepare.max_train or max_test"] += len(ordered) - len(ordered[:limit])
-    return ordered[:limit]
-
-
-def require_rows(train: list[Problem], test: list[Problem], params: Prepare, dropped: Counter[str]) -> None:
-    """Raises: InputError if one of the sets is empty."""
-    for name, problems in (("training", train), ("test", test)):
-        if not problems:
-            reasons = ", ".join(f"{number} {reason}" for reason, number in sorted((+dropped).items()))
-            raise InputError(
-                f"params.yaml: prepare ({params.dataset})",
-                got=f"no {name} problems; left out: {reasons or 'none'}",
-                wanted="one at least",
-                do="check answer_pattern, columns, the splits and the bounds",
-            )
+    return int.from_bytes(key[:4], "big") < test_frac * 2**32

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
+from posttrain.data.table import kept_on_disk
 from posttrain.errors import InputError
 from posttrain.params.schema import Prepare
 from posttrain.paths import SOURCE_DATA, mend_the_path
@@ -25,6 +28,24 @@ def load_rows(params: Prepare, split: str) -> list[Row]:
         _check_columns(row, columns, f"{where}: row {number}")
         _check_kept(row, params.columns.keep, f"{where}: row {number}")
     return rows
+
+
+def load(params: Prepare, split: str, folder: Path) -> Dataset:
+    """The rows of one split in the form of a table (posttrain/data/table.py), as Arrow files in `folder`."""
+    columns = params.columns
+
+    def row(number: int, found: Row) -> Row:
+        texts = {
+            "problem": found[columns.problem],
+            "answer": found[columns.answer] if columns.answer else "",
+            "solutions": [found[columns.solution]] if columns.solution else [],
+        }
+        kept = json.dumps({name: found[name] for name in columns.keep})
+        return {"source": params.dataset, "row": number, **texts, "kept": kept, "use": "both", "fault": None}
+
+    return kept_on_disk(
+        folder / split, lambda: (row(number, found) for number, found in enumerate(load_rows(params, split)))
+    )
 
 
 def _load(params: Prepare, split: str) -> tuple[str, list[Row]]:

@@ -3,7 +3,6 @@
 import re
 import runpy
 import shlex
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from posttrain.commands.plan.machine import DDP, GIB, LORA, ZERO2, ZERO3, Machin
 from posttrain.commands.plan.model import QWEN, from_config
 from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.work import Work, grpo_work, sft_work
-from posttrain.data.problems import from_source
+from posttrain.data.prepared import table_of
+from posttrain.data.problems import TRAIN, Problems
+from posttrain.data.traces import completions
 from posttrain.params.file import load_params, read_yaml
 from posttrain.params.recipes import apply_recipe, list_recipes
 from posttrain.params.schema import Params
@@ -216,9 +217,10 @@ def test_traces_are_the_verified_ones_and_prepare_takes_them(recipes: Path) -> N
     assert found == [("What is 1 + 1?", "Two."), ("and 2 + 2?", "One more."), ("and 2 + 2?", "Two.")]
     params = applied("qwen-7b-zero3")
     assert traces["OUT"].parent == Path(params.prepare.dataset)
-    train, test = from_source(params.prepare, Counter())
-    completions = {completion for problem in (*train, *test) for completion in problem.completions}
-    assert "<think>\nTwo.\n</think>\n<answer>\n2\n</answer>" in completions
+    problems = Problems(table_of(params, Path("made")), params.prepare)
+    problems.part[:] = TRAIN
+    found = completions(problems, problems.rows(), Path("made")).ordered()
+    assert "<think>\nTwo.\n</think>\n<answer>\n2\n</answer>" in [text for _, _, text in found]
 
 
 def test_the_commit_of_the_traces_is_that_of_the_tutorial() -> None:

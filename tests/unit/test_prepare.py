@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import socket
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,14 @@ from typing import Any, NoReturn
 
 import pytest
 
-from posttrain.data import problems as data_problems
-from posttrain.data.equations import Equation, equations, teacher_trace
-from posttrain.data.problems import Examples, Problem, cap, decontaminate, deduplicate, gradable, held_out, normalise
+from posttrain.data import rules
+from posttrain.data.equations import Equation, equation_rows, equations, teacher_trace
+from posttrain.data.golds import Golds
+from posttrain.data.problems import TEST, TRAIN, Problems, held_out, key_of
+from posttrain.data.shuffle import Shuffle
 from posttrain.data.sources import load_rows, read_lines
+from posttrain.data.table import Table, kept_on_disk
+from posttrain.data.traces import completions
 from posttrain.errors import InputError
 from posttrain.judge.kinds import Kind
 from posttrain.outputs.manifest import MANIFEST, require_complete
@@ -66,8 +71,33 @@ def bounds(coefficient: int, solution: int, constant: int) -> Equations:
     )
 
 
-def problem(text: str, answer: str = "1") -> Problem:
-    return Problem(text, answer, ())
+def a(problem: str, answer: str = "1", *solutions: str, use: str = "both", fault: str | None = None) -> dict[str, Any]:
+    """A row of a table; its source and number are added."""
+    return {"problem": problem, "answer": answer, "solutions": list(solutions), "use": use, "fault": fault}
+
+
+def problems_of(params: Params, train: list[dict[str, Any]], test: list[dict[str, Any]] | None = None) -> Problems:
+    """As prepare holds them; without test rows nothing is held out."""
+
+    def part(name: str, rows: list[dict[str, Any]]) -> Any:
+        named = ({"source": name, "row": number, "kept": "{}", **row} for number, row in enumerate(rows))
+        return kept_on_disk(Path(tempfile.mkdtemp(dir=".")) / name, lambda: named)
+
+    return Problems(Table(part("train", train), part("test", test or [])), params.prepare)
+
+
+def texts(problems: Problems, part: int = TRAIN) -> list[str]:
+    return [problems.texts[row] for row in problems.rows(part)]
+
+
+def out(problems: Problems) -> dict[str, int]:
+    """Rows left out for each reason."""
+    return {rule.reason: rule.rows_out for rule in problems.applied if rule.rows_out}
+
+
+def traces_of(problems: Problems) -> list[str]:
+    order = rules.ordered(problems, TRAIN)
+    return [text for _, _, text in completions(problems, order, Path(tempfile.mkdtemp(dir="."))).ordered()]
 
 
 def save(path: str, *rows: dict[str, Any]) -> None:
@@ -173,21 +203,11 @@ def test_the_shares_of_mistakes() -> None:
 
 
 def test_the_seed_draws_the_mistakes_and_nothing_else(params_with: ParamsWith) -> None:
-    one = data_problems.built_in(params_with({**SMALL, "seed": 1}))
-    again = data_problems.built_in(params_with({**SMALL, "seed": 1}))
-    other = data_problems.built_in(params_with({**SMALL, "seed": 2}))
+    one, again, other = (equation_rows(params_with({**SMALL, "seed": seed})) for seed in (1, 1, 2))
     assert one == again
-    for part in (0, 1):
-        assert [(p.text, p.answer) for p in one[part]] == [(p.text, p.answer) for p in other[part]]
-    assert [p.completions for p in one[0]] != [p.completions for p in other[0]]
-
-
-def test_built_in_splits_all_equations(params_with: ParamsWith) -> None:
-    train, test = data_problems.built_in(params_with(SMALL))
-    # 3 x 4 x 4 x 2 = 96 equations in two parts; three traces for each to train on, none for the others.
-    assert len({p.text for p in [*train, *test]}) == len(train) + len(test) == 96
-    assert {len(p.completions) for p in train} == {3}
-    assert {len(p.completions) for p in test} == {0}
+    assert [(r["problem"], r["answer"]) for r in one] == [(r["problem"], r["answer"]) for r in other]
+    assert [r["solutions"] for r in one] != [r["solutions"] for r in other]
+    assert {len(r["solutions"]) for r in one} == {3}
 
 
 # Sources
@@ -309,24 +329,22 @@ def test_a_hub_name_that_cannot_be_reached_is_wrong_input(project: Path, params_
     assert "owner/name" in caught.value.where
 
 
-# Normalise
+# Golds and traces
 
 
-def test_gsm8ks_form_becomes_thoughts_and_answer(params_with: ParamsWith) -> None:
+def test_gsm8ks_form_becomes_thoughts_and_answer(project: Path, params_with: ParamsWith) -> None:
     answer = (
         "Three trays hold 3*12=<<3*12=36>>36 rolls.\n"
         "Without the two that were eaten, 36-2=<<36-2=34>>34 are left.\n"
         "#### 34"
     )
-    dropped: Counter[str] = Counter()
-    found = normalise([row("  How many rolls are left?\n", answer)], params_with(GSM8K_FORM).prepare, dropped)
-    completion = (
+    found = problems_of(params_with(GSM8K_FORM), [a("  How many rolls are left?\n", answer, answer)])
+    assert (found.texts, found.golds) == (["How many rolls are left?"], ["34"])
+    assert traces_of(found) == [
         "<think>\nThree trays hold 3*12=36 rolls.\n"
         "Without the two that were eaten, 36-2=34 are left.\n</think>\n"
         "<answer>\n34\n</answer>"
-    )
-    assert found == [Problem("How many rolls are left?", "34", (completion,))]
-    assert dropped.total() == 0
+    ]
 
 
 @pytest.mark.parametrize(
@@ -338,128 +356,195 @@ def test_gsm8ks_form_becomes_thoughts_and_answer(params_with: ParamsWith) -> Non
         ("Work costs $5.\n#### $5", "$5"),
     ],
 )
-def test_the_gold_is_group_1_of_answer_pattern(params_with: ParamsWith, answer: str, gold: str) -> None:
-    (found,) = normalise([row("Q?", answer)], params_with(GSM8K_FORM).prepare, Counter())
-    assert found.answer == gold
-    assert found.completions[0].endswith(f"</think>\n<answer>\n{gold}\n</answer>")
-    assert "####" not in found.completions[0]
+def test_the_gold_is_group_1_of_answer_pattern(project: Path, params_with: ParamsWith, answer: str, gold: str) -> None:
+    found = problems_of(params_with(GSM8K_FORM), [a("Q?", answer, answer)])
+    assert found.golds == [gold]
+    (trace,) = traces_of(found)
+    assert trace.endswith(f"</think>\n<answer>\n{gold}\n</answer>")
+    assert "####" not in trace
 
 
-def test_rows_without_a_match_of_answer_pattern_are_counted(params_with: ParamsWith) -> None:
-    dropped: Counter[str] = Counter()
-    rows = [row("a", "It is 1."), row("b"), row("c", "It is ### 3")]
-    assert [p.text for p in normalise(rows, params_with(GSM8K_FORM).prepare, dropped)] == ["b"]
-    assert dropped == {"without a match of prepare.answer_pattern": 2}
+def test_rows_without_a_match_of_answer_pattern_are_counted(project: Path, params_with: ParamsWith) -> None:
+    rows = [a("a", "It is 1."), a("b", "#### 1"), a("c", "It is ### 3")]
+    found = problems_of(params_with(GSM8K_FORM), rows)
+    found.apply(rules.without_a_match())
+    assert texts(found) == ["b"]
+    assert out(found) == {"without a match of prepare.answer_pattern": 2}
 
 
-def test_a_group_that_takes_no_part_is_no_match(params_with: ParamsWith) -> None:
-    dropped: Counter[str] = Counter()
-    config = params_with({**ROWS, "prepare.answer_pattern": r"####(?: (\d+))?"}).prepare
-    assert [p.text for p in normalise([row("a", "It is ####"), row("b")], config, dropped)] == ["b"]
-    assert dropped.total() == 1
+def test_a_group_that_takes_no_part_is_no_match(project: Path, params_with: ParamsWith) -> None:
+    params = params_with({**ROWS, "prepare.answer_pattern": r"####(?: (\d+))?"})
+    found = problems_of(params, [a("a", "It is ####"), a("b", "#### 1")])
+    found.apply(rules.without_a_match())
+    assert texts(found) == ["b"]
 
 
-def test_without_patterns_columns_are_taken_as_they_are(params_with: ParamsWith) -> None:
-    columns = {"problem": "q", "solution": "why", "answer": "a", "keep": []}
-    config = params_with({**ROWS, "prepare.columns": columns}).prepare
-    (found,) = normalise([{"q": "Q?", "why": " Because #### of\nthis. ", "a": " 1/2 ", "extra": 3}], config, Counter())
-    completion = "<think>\nBecause #### of\nthis.\n</think>\n<answer>\n1/2\n</answer>"
-    assert found == Problem("Q?", "1/2", (completion,))
+def test_without_patterns_columns_are_taken_as_they_are(project: Path, params_with: ParamsWith) -> None:
+    found = problems_of(params_with(ROWS), [a("Q?", " 1/2 ", " Because #### of\nthis. ")])
+    assert (found.texts, found.golds) == (["Q?"], ["1/2"])
+    assert traces_of(found) == ["<think>\nBecause #### of\nthis.\n</think>\n<answer>\n1/2\n</answer>"]
 
 
-# From problems to sets
+# Rules
 
 
-def test_golds_that_no_answer_meets_are_left_out_with_examples(verifier: Verifier) -> None:
-    golds = [
-        "34",
-        "?",
-        "x = 5",
-        "\\frac{",
-        "$7",
-        "9 (apples)",
-        "28\\%",
-        "see the proof above",
-        "MCQ",
-        "proof",
-        "Monday",
-    ]
-    dropped: Counter[str] = Counter()
-    examples: Examples = {}
-    kept = gradable([problem(gold, gold) for gold in golds], ["prose"], verifier, dropped, examples)
-    assert [p.text for p in kept] == ["34", "x = 5", "$7", "9 (apples)", "28\\%", "Monday"]
+def test_golds_that_no_answer_meets_are_left_out_with_examples(
+    project: Path, params_with: ParamsWith, verifier: Verifier
+) -> None:
+    words = ["see the proof above", "MCQ", "proof"]
+    golds = ["34", "?", "x = 5", "\\frac{", "$7", "9 (apples)", "28\\%", *words, "Monday"]
+    found = problems_of(params_with(ROWS), [a(gold, gold) for gold in golds])
+    for rule in rules.gold_rules(Golds(verifier, Path("verdicts")), ["prose"]):
+        found.apply(rule)
+    assert texts(found) == ["34", "x = 5", "$7", "9 (apples)", "28\\%", "Monday"]
     unreadable, prose = "with a gold that the judge cannot read", "with a gold that is prose (prepare.drop_golds)"
-    assert dropped == {unreadable: 2, prose: 3}
-    assert examples == {unreadable: ["?", "\\frac{"], prose: ["see the proof above", "MCQ", "proof"]}
+    assert out(found) == {unreadable: 2, prose: 3}
+    notes = {rule.reason: [example["note"] for example in rule.examples] for rule in found.applied}
+    assert notes == {unreadable: ["?", "\\frac{"], prose: words}
+    assert [(rule.rows_in, rule.rows_out) for rule in found.applied] == [(11, 2), (9, 3)]
 
 
-def test_kinds_to_leave_out_are_a_choice(verifier: Verifier) -> None:
+def test_kinds_to_leave_out_are_a_choice(project: Path, params_with: ParamsWith, verifier: Verifier) -> None:
     golds = ["34", "\\sqrt{2}", "(B)", "yes", "1,2", "it is right as the theorem says", "5 cm", "20%", "x>3"]
-    problems = [problem(gold, gold) for gold in golds]
 
     def kept(*kinds: Kind) -> list[str]:
-        return [p.text for p in gradable(problems, kinds, verifier, Counter(), {})]
+        found = problems_of(params_with(ROWS), [a(gold, gold) for gold in golds])
+        for rule in rules.gold_rules(Golds(verifier, Path("verdicts")), kinds):
+            found.apply(rule)
+        return texts(found)
 
     assert kept() == golds
     assert kept("choice", "words", "prose") == ["34", "\\sqrt{2}", "1,2", "5 cm", "20%", "x>3"]
     assert kept("formula", "several", "unit", "percent", "interval", "prose") == ["34", "(B)", "yes"]
 
 
+def test_a_gold_is_judged_once_also_by_a_prepare_that_goes_on(project: Path, verifier: Verifier) -> None:
+    first = Golds(verifier, Path("verdicts"))
+    assert first.kinds(["34", "?"]) == {"34": "number", "?": None}
+    assert first.agree([("1/2", "0.5"), ("1/2", "3")]) == [True, False]
+    with Path("verdicts").open("a") as file:
+        file.write('["cut o')  # killed as it wrote
+    again = Golds(UNASKED, Path("verdicts"))
+    assert again.kinds(["34", "?"]) == {"34": "number", "?": None}
+    assert again.agree([("1/2", "0.5"), ("1/2", "3")]) == [True, False]
+    assert Golds(verifier, Path("verdicts")).kinds(["x = 5"])["x = 5"] == "number"
+    assert len(Path("verdicts").read_text().splitlines()) == 5
+
+
+class Unasked(Verifier):
+    def __init__(self) -> None:
+        pass
+
+    def readable(self, golds: Any) -> NoReturn:
+        raise AssertionError(f"asked again: {golds}")
+
+    def agreements(self, pairs: Any) -> Any:
+        assert not pairs
+        return []
+
+
+UNASKED = Unasked()
+
+
 def test_problems_are_equal_up_to_case_and_white_space() -> None:
-    assert problem("How  many\nrolls? ").key == problem("how many Rolls?").key
-    assert problem("How many rolls?").key != problem("How many rolls").key
-    assert problem("Solve: 3x - 5 = 10").key == hashlib.sha256(b"solve: 3x - 5 = 10").hexdigest()
-    assert problem("a").key.startswith(problem("a").id)
-    assert len(problem("a").id) == 12
+    assert key_of("How  many\nrolls? ") == key_of("how many Rolls?")
+    assert key_of("How many rolls?") != key_of("How many rolls")
+    assert key_of("Solve: 3x - 5 = 10").hex() == hashlib.sha256(b"solve: 3x - 5 = 10").hexdigest()
 
 
-def test_the_first_of_equal_problems_stays() -> None:
-    problems = [problem("A b", "1"), problem("c", "2"), problem("a  B", "3"), problem("C", "4"), problem("d", "5")]
-    dropped: Counter[str] = Counter()
-    assert [p.answer for p in deduplicate(problems, dropped)] == ["1", "2", "5"]
-    assert dropped == {"duplicates with another gold": 2}
+def apply_duplicates(found: Problems, golds: Golds) -> None:
+    found.apply(rules.conflicting_golds(golds, TRAIN))
+    found.apply(rules.duplicates(TRAIN))
 
 
-def test_equal_problems_with_one_gold_keep_all_their_traces() -> None:
-    problems = [Problem("a b", "1", ("x",)), Problem("A  b", "1", ("y", "x")), Problem("a B", "2", ("z",))]
-    dropped: Counter[str] = Counter()
-    assert deduplicate(problems, dropped) == [Problem("a b", "1", ("x", "y"))]
-    assert dropped == {"duplicates": 1, "duplicates with another gold": 1}
+def test_the_first_of_equal_problems_stays(project: Path, params_with: ParamsWith, verifier: Verifier) -> None:
+    found = problems_of(params_with(ROWS), [a("A b", "1"), a("c", "2"), a("a  B", "1.0"), a("C", "2"), a("d", "5")])
+    apply_duplicates(found, Golds(verifier, Path("verdicts")))
+    assert texts(found) == ["A b", "c", "d"]
+    assert out(found) == {"duplicates": 2}
+    assert found.into.tolist() == [-1, -1, 0, 1, -1]
+    assert found.applied[-1].examples[0] == {
+        "row": "train:2",
+        "problem": "a  B",
+        "into": "train:0",
+        "into_problem": "A b",
+    }
 
 
-def test_training_problems_of_the_test_set_go() -> None:
-    train, test = [problem("a"), problem("B  b"), problem("c")], [problem("b b"), problem("d")]
-    dropped: Counter[str] = Counter()
-    assert [p.text for p in decontaminate(train, test, dropped)] == ["a", "c"]
-    assert dropped.total() == 1
+def test_of_several_golds_of_a_problem_that_of_most_stays(
+    project: Path, params_with: ParamsWith, verifier: Verifier
+) -> None:
+    rows = [a("a", "99"), a("A", "15"), a("b", "1"), a("B", "2"), a("a ", "15.0"), a("c")]
+    found = problems_of(params_with(ROWS), rows)
+    apply_duplicates(found, Golds(verifier, Path("verdicts")))
+    assert [(found.texts[row], found.golds[row]) for row in found.rows()] == [("A", "15"), ("c", "1")]
+    assert out(found) == {"duplicates with another gold than most, or than each other": 3, "duplicates": 1}
+    assert found.applied[0].examples[0]["note"] == "99; in all: 99 1 times, 15 2 times"
 
 
-def test_cap_keeps_the_same_problems_whatever_the_order() -> None:
-    problems = [problem(f"problem {number}") for number in range(20)]
-    shuffled = random.Random(1).sample(problems, 20)
-    dropped: Counter[str] = Counter()
-    kept = cap(problems, 5, dropped)
-    assert cap(shuffled, 5, Counter()) == kept
-    assert len(kept) == 5
-    assert dropped.total() == 15
-    assert kept != problems[:5]  # the hash chooses, not the place in the file
-    assert cap(problems, 6, Counter())[:5] == kept  # more is the same and one more
-    for limit in (None, 20, 21):
-        counted: Counter[str] = Counter()
-        assert cap(shuffled, limit, counted) == cap(problems, None, Counter())
-        assert counted.total() == 0
+def test_equal_problems_with_one_gold_keep_all_their_traces(
+    project: Path, params_with: ParamsWith, verifier: Verifier
+) -> None:
+    rows = [a("a b", "1", "x"), a("c", "1", "w"), a("A  b", "1", "y", "x"), a("A b", "2", "z")]
+    found = problems_of(params_with(ROWS), rows)
+    apply_duplicates(found, Golds(verifier, Path("verdicts")))
+    assert [re.split("\n", text)[1] for text in traces_of(found)] == ["w", "x", "y", "x"]
+
+
+def test_a_problem_for_grpo_is_the_one_that_stays(project: Path, params_with: ParamsWith, verifier: Verifier) -> None:
+    found = problems_of(
+        params_with(ROWS), [a("a", "", "x", use="sft"), a("A", "1", use="grpo"), a("b", "", use="grpo")]
+    )
+    found.apply(rules.without_a_gold())
+    apply_duplicates(found, Golds(verifier, Path("verdicts")))
+    assert [(found.texts[row], found.golds[row]) for row in found.rows()] == [("A", "1")]
+    assert out(found) == {"without a gold answer": 1, "duplicates": 1}
+
+
+def test_training_problems_of_the_test_set_go(project: Path, params_with: ParamsWith) -> None:
+    found = problems_of(params_with(ROWS), [a("a"), a("B  b"), a("c")], [a("b b"), a("d")])
+    found.apply(rules.in_the_test_set())
+    assert (texts(found), texts(found, TEST)) == (["a", "c"], ["b b", "d"])
+
+
+def test_cap_keeps_the_same_problems_whatever_the_order(project: Path, params_with: ParamsWith) -> None:
+    rows = [a(f"problem {number}") for number in range(20)]
+    shuffled = random.Random(1).sample(rows, 20)
+
+    def kept(rows: list[dict[str, Any]], limit: int | None) -> list[str]:
+        found = problems_of(params_with(ROWS), rows)
+        found.apply(rules.beyond(TRAIN, limit))
+        assert sum(out(found).values()) == 20 - len(found.rows())
+        return [found.texts[row] for row in rules.ordered(found, TRAIN)]
+
+    five = kept(rows, 5)
+    assert kept(shuffled, 5) == five
+    assert len(five) == 5
+    assert five != [row["problem"] for row in rows[:5]]  # the hash chooses, not the place in the file
+    assert kept(rows, 6)[:5] == five  # more is the same and one more
+    assert kept(shuffled, None) == kept(rows, 20) == kept(rows, 21)
 
 
 def test_held_out_is_decided_by_the_text_alone() -> None:
-    problems = [problem(f"problem {number}") for number in range(2000)]
-    chosen = [held_out(p, 0.2) for p in problems]
+    keys = [key_of(f"problem {number}") for number in range(2000)]
+    chosen = [held_out(key, 0.2) for key in keys]
     # 400 expected; four standard deviations are 4 x sqrt(2000 x 0.2 x 0.8) = 72.
     assert sum(chosen) == pytest.approx(400, abs=72)
-    assert [held_out(Problem(p.text.upper() + " ", "9", ("trace",)), 0.2) for p in problems] == chosen
     # A greater share holds out the same problems and more.
-    assert all(held_out(p, 0.3) for p, out in zip(problems, chosen, strict=True) if out)
+    assert all(held_out(key, 0.3) for key, out in zip(keys, chosen, strict=True) if out)
     # sha256 of "abc" begins with ba7816bf, and 0xba7816bf / 2**32 = 0.7284.
-    assert [held_out(problem("abc"), share) for share in (0.72, 0.728, 0.729, 0.73)] == [False, False, True, True]
+    assert [held_out(key_of("abc"), share) for share in (0.72, 0.728, 0.729, 0.73)] == [False, False, True, True]
+
+
+def test_texts_come_back_in_the_order_of_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("posttrain.data.shuffle.BUFFER_CHARS", 40)
+    shuffle, draw = Shuffle(tmp_path, 100, 5 * 2**26), random.Random(1)
+    added = [(draw.randrange(100), number, f"text {number}") for number in range(1000)]
+    for item in added:
+        shuffle.add(*item)
+    assert shuffle.number == 6
+    assert list(shuffle.ordered()) == sorted(added, key=lambda item: item[0])
+    assert list(tmp_path.iterdir()) == []
 
 
 # The stage
@@ -481,7 +566,7 @@ def test_equations_end_to_end(project: Path, params_with: ParamsWith) -> None:
     assert manifest["dropped"] == {}
     assert manifest["files"] == {
         name: hashlib.sha256((PREPARED / name).read_bytes()).hexdigest()
-        for name in ("sft.jsonl", "train.jsonl", "test.jsonl")
+        for name in ("sft.jsonl", "train.jsonl", "test.jsonl", "fates.parquet")
     }
     assert list(PREPARED.parent.glob(".*")) == []
 
@@ -501,7 +586,7 @@ def test_equal_params_give_equal_bytes_anywhere(
     prepare.run(params_with({**SMALL, "seed": 2}))
     other = contents(PREPARED)
     assert other["sft.jsonl"] != first["sft.jsonl"]
-    assert (other["train.jsonl"], other["test.jsonl"]) == (first["train.jsonl"], first["test.jsonl"])
+    assert all(other[name] == first[name] for name in ("train.jsonl", "test.jsonl", "fates.parquet"))
 
 
 def test_every_row_that_is_left_out_is_counted(
@@ -543,7 +628,7 @@ def test_rows_are_held_out_where_there_is_no_test_split(project: Path, params_wi
     train, test = lines("train.jsonl"), lines("test.jsonl")
     assert len(train) + len(test) == 40
     assert {row["problem"] for row in train}.isdisjoint(row["problem"] for row in test)
-    assert all(held_out(problem(row["problem"]), 0.5) for row in test)
+    assert all(held_out(key_of(row["problem"]), 0.5) for row in test)
     assert {row["answer"] for row in [*train, *test]} == {str(number) for number in range(40)}
 
 
@@ -559,8 +644,8 @@ def test_the_caps_hold_and_the_order_of_the_file_does_not_matter(project: Path, 
     save("data/train.jsonl", *reversed(rows))
     prepare.run(params)
     again = contents(PREPARED)
-    assert {name for name in first if again[name] != first[name]} == {MANIFEST}  # it has the hash of the file
-    assert require_complete(PREPARED, "prepare")["files"] == manifest["files"]
+    # They name the source rows.
+    assert {name for name in first if again[name] != first[name]} == {MANIFEST, "fates.parquet"}
 
 
 @pytest.mark.parametrize(

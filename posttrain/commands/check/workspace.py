@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from posttrain.errors import InputError
-from posttrain.outputs.manifest import read_jsonl, require_complete
+from posttrain.outputs.manifest import require_complete
+from posttrain.outputs.rows import read_rows
 from posttrain.outputs.weight_files import read_json
 from posttrain.params.schema import Params
 from posttrain.paths import PREPARED, SFT_MODEL
@@ -30,11 +31,11 @@ class Workspace:
 
     @cached_property
     def train(self) -> list[dict[str, Any]] | None:
-        return None if self.manifest is None else read_jsonl(PREPARED / "train.jsonl")
+        return None if self.manifest is None else list(read_rows(PREPARED, "train"))
 
     @cached_property
     def traces(self) -> list[dict[str, Any]] | None:
-        return None if self.manifest is None else read_jsonl(PREPARED / "sft.jsonl")
+        return None if self.manifest is None else list(read_rows(PREPARED, "sft"))
 
     @cached_property
     def base(self) -> Path | None:

@@ -1,0 +1,79 @@
+"""The steps of prepare: rows on disk, rules in their order, counts for the manifest."""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from posttrain.data import rules
+from posttrain.data.equations import BUILT_IN, equation_rows
+from posttrain.data.golds import Golds
+from posttrain.data.problems import TEST, TRAIN, Problems, Rule
+from posttrain.data.sources import load
+from posttrain.data.table import Table, kept_on_disk
+from posttrain.errors import InputError
+from posttrain.params.schema import Params
+from posttrain.paths import PREPARING
+
+
+@contextmanager
+def preparing(made_from: dict[str, Any]) -> Iterator[Path]:
+    """Room for what prepare goes on from when it is run again after a kill; of what the same facts make, and removed
+    once that is published."""
+    fingerprint = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    folder = PREPARING / fingerprint
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in PREPARING.iterdir():
+        if other.name != fingerprint:
+            shutil.rmtree(other, ignore_errors=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def table_of(params: Params, folder: Path) -> Table:
+    """The rows of the sources of params."""
+    config = params.prepare
+    if config.dataset == BUILT_IN:
+        return Table(kept_on_disk(folder / BUILT_IN, lambda: equation_rows(params)))
+    train = load(config, config.train_split, folder)
+    return Table(train, None if config.test_split is None else load(config, config.test_split, folder))
+
+
+def every_rule(params: Params, golds: Golds) -> Iterator[Rule]:
+    """In the order in which they are applied: a row's fate is that of the first rule that leaves it out."""
+    config = params.prepare
+    yield rules.faulty()
+    yield rules.without_a_match()
+    if config.columns.answer is not None or config.dataset == BUILT_IN:
+        yield rules.without_a_gold()
+        yield from rules.gold_rules(golds, config.drop_golds)
+        yield from (rules.conflicting_golds(golds, part) for part in (TEST, TRAIN))
+    yield from (rules.duplicates(part) for part in (TEST, TRAIN))
+    yield rules.in_the_test_set()
+    yield rules.beyond(TRAIN, config.max_train)
+    yield rules.beyond(TEST, config.max_test)
+
+
+def counted(problems: Problems) -> dict[str, Any]:
+    """What a manifest says of the rules: each with what went in and out, and how many rows each reason cost."""
+    dropped: Counter[str] = Counter()
+    for rule in problems.applied:
+        dropped[rule.reason] += rule.rows_out
+    return {"rules": [rule.record() for rule in problems.applied], "dropped": dict(+dropped)}
+
+
+def require_problems(problems: Problems) -> None:
+    """Raises: InputError if one of the sets is empty."""
+    for name, part in (("training", TRAIN), ("test", TEST)):
+        if not problems.rows(part):
+            dropped = sorted(counted(problems)["dropped"].items())
+            raise InputError(
+                f"params.yaml: prepare ({problems.params.dataset})",
+                got=f"no {name} problems; left out: {', '.join(f'{n} {reason}' for reason, n in dropped) or 'none'}",
+                wanted="one at least",
+                do="check answer_pattern, columns, the splits and the bounds",
+            )
