@@ -25,7 +25,7 @@ from posttrain.params.schema import Params
 from posttrain.paths import PARAMS, PREPARED, SFT_MODEL
 from posttrain.rewards.scoring import Scoring
 from posttrain.training.config import start
-from posttrain.training.models import load_tokenizer
+from posttrain.training.pretrained import load_tokenizer
 
 WINDOW = 10
 

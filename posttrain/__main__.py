@@ -1,8 +1,6 @@
 """`python -m posttrain COMMAND`: the command with the code of the working folder, whatever the environment holds."""
 
-import sys
-
-from posttrain.cli import main
+from posttrain.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -19,6 +19,7 @@ from posttrain.outputs.checkpoints import only_run
 from posttrain.params.file import load_params
 from posttrain.params.schema import Params
 from posttrain.paths import PARAMS
+from posttrain.processes.pool import start_server
 from posttrain.processes.signals import sigterm_exits
 from posttrain.vllm.server import rollout_server
 
@@ -52,6 +53,8 @@ def work_or_supervise(stage: str, params: Params) -> None:
 
 
 def work(stage: str, params: Params) -> None:
+    if stage == "grpo":
+        start_server()  # what scores imports its own, while the stage imports TRL
     module = importlib.import_module(f"stages.{stage}")
     require_same_tree(Path(str(module.__file__)))
     module.run(params)

@@ -34,7 +34,7 @@ from posttrain.training.card import card
 from posttrain.training.changed import changed_metric
 from posttrain.training.config import start
 from posttrain.training.export import plain_model
-from posttrain.training.models import load_tokenizer
+from posttrain.training.pretrained import load_tokenizer
 from posttrain.training.publish import publish_model, publish_results
 from posttrain.training.resume import Resume
 from posttrain.vllm.server import rollout_server

@@ -72,8 +72,8 @@ def learnt_checkpoint(params: Params, template: Template, rows: list[dict[str, s
     for _ in range(400):
         losses = []
         for example in dataset:
-            ids, mask = torch.tensor([example["input_ids"]]), torch.tensor([example["completion_mask"]])
-            losses.append(model(input_ids=ids, labels=ids.masked_fill(mask == 0, -100)).loss)
+            ids, labels = torch.tensor([example["input_ids"]]), torch.tensor([example["labels"]])
+            losses.append(model(input_ids=ids, labels=labels).loss)
             losses[-1].backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -80,7 +80,8 @@ def require_model(folder: Path) -> None:
 def load(folder: Path, params: Params) -> Model:
     """The model of a folder as a function from a problem to its reply."""
     from posttrain.training.config import start
-    from posttrain.training.models import align_special_tokens, load_model, load_tokenizer, sample
+    from posttrain.training.models import align_special_tokens, load_model, sample
+    from posttrain.training.pretrained import load_tokenizer
 
     start(params.seed, params.launch)
     tokenizer = load_tokenizer(str(folder), params.model, params.prompts.system)

@@ -52,7 +52,7 @@ def count_tokens(rows: list[Row], texts: list[str], params: Params, tokenizer: s
     if all(isinstance(row.get("tokens"), int) for row in rows):
         return [row["tokens"] for row in rows]
     if tokenizer is not None:
-        from posttrain.training.models import load_tokenizer
+        from posttrain.training.pretrained import load_tokenizer
 
         encode = load_tokenizer(tokenizer, params.model)
         return [len(encode(text, add_special_tokens=False)["input_ids"]) for text in texts]

@@ -239,6 +239,13 @@ class Batch:
                 self.enter(self.waiting.popleft(), Lost("crash", f"{STARTS} processes died before they began"))
 
 
+def start_server() -> None:
+    """Start the fork server, which warms up by itself; the first call waits for what is left of that."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, WARM])
+    with signals_later():
+        forkserver.ensure_running()
+
+
 class Worker:
     """One process and the pipe to it, from the side of who asks."""
 

@@ -5,7 +5,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from posttrain.params.schema import Params
 from posttrain.training.from_scratch import random_model, train_tokenizer
 from posttrain.training.lora import check_targets, loading
-from posttrain.training.models import align_special_tokens, load_model, load_tokenizer, require_rows
+from posttrain.training.models import align_special_tokens, load_model, require_rows
+from posttrain.training.pretrained import load_tokenizer
 
 FROM_SCRATCH = "scratch"
 

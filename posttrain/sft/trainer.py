@@ -93,8 +93,8 @@ def trainer_config(params: Params, output_dir: Path) -> SFTConfig:
         sft.trl,
         **optimisation_kwargs(sft, params.seed, params.launch, output_dir),
         **plan.trainer_kwargs(),
-        # TRL sees no prompt where it is given tokens.
-        **({} if "completion_only_loss" in sft.trl else {"completion_only_loss": True}),
+        # The rows are ready; TRL would take seconds to find that out.
+        dataset_kwargs={"skip_prepare_dataset": not sft.trl.get("packing", False)},
         max_length=sft.max_length,
         include_num_input_tokens_seen="non_padding",
     )

@@ -1,12 +1,16 @@
 """`model.name_or_path: scratch`: a small Qwen2 with random weights and a tokenizer trained on the prepared text."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken
-from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from posttrain.params.schema import ScratchModel
 from posttrain.prompts import CHAT_TEMPLATE, TAGS, TURN_CLOSE, TURN_OPEN
+
+if TYPE_CHECKING:  # the preflight makes the tokenizer without torch
+    from transformers import Qwen2ForCausalLM
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
@@ -26,8 +30,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return tokenizer
 
 
-def random_model(params: ScratchModel, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
+def random_model(params: ScratchModel, tokenizer: PreTrainedTokenizerBase) -> "Qwen2ForCausalLM":
     """A Qwen2 with tied embeddings, drawn from torch's global generator."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
     config = Qwen2Config(
         **params.model_dump(exclude={"vocab_size"}),
         vocab_size=len(tokenizer),

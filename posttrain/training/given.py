@@ -5,7 +5,8 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.params.schema import Params
-from posttrain.training.models import align_special_tokens, load_model, load_tokenizer, require_numbers, require_rows
+from posttrain.training.models import align_special_tokens, load_model, require_numbers, require_rows
+from posttrain.training.pretrained import load_tokenizer
 from posttrain.training.publish import write_model
 
 

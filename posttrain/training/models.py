@@ -1,4 +1,4 @@
-"""Models and tokenizers: loaded, checked, aligned on where a turn ends, sampled from."""
+"""Models: loaded, checked, aligned with their tokenizers on where a turn ends, sampled from."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -18,35 +17,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.utils import logging
 
 from posttrain.errors import InputError
-from posttrain.outputs.identity import TOKENIZER_CONFIG, TOKENIZER_FILES
-from posttrain.outputs.weight_files import read_json, read_weights
+from posttrain.outputs.weight_files import read_weights
 from posttrain.params.schema import Model
-from posttrain.paths import BASE_MODELS, mend_the_path
 from posttrain.prompts import Message, prompt_messages
-from posttrain.templates import opened, pin_date, render, require_turn
+from posttrain.templates import opened, render
+from posttrain.training.pretrained import from_pretrained, require_folder
 from posttrain.training.weights import lost_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def load_tokenizer(name_or_path: str, model: Model, system: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, with a chat template that can be used with this system prompt.
-
-    Raises: InputError saying what the checkpoint lacks.
-    """
-    path = Path(name_or_path)
-    if path.is_dir() and not any((path / name).is_file() for name in (*TOKENIZER_FILES, TOKENIZER_CONFIG)):
-        raise InputError(
-            str(path),
-            got="a model folder without a tokenizer",
-            wanted=f"one of {', '.join(TOKENIZER_FILES)} beside the weights",
-            do="save the tokenizer into it: `AutoTokenizer.from_pretrained(...).save_pretrained(folder)`",
-        )
-    tokenizer = _from_pretrained(AutoTokenizer, name_or_path, model)
-    tokenizer.response_template = None  # TRL would take the thoughts out of completions by it
-    pin_date(tokenizer)
-    require_turn(tokenizer, name_or_path, system)
-    return tokenizer
 
 
 def load_model(name_or_path: str, model: Model, **kwargs: Any) -> PreTrainedModel:
@@ -58,10 +36,10 @@ def load_model(name_or_path: str, model: Model, **kwargs: Any) -> PreTrainedMode
     if folder.is_dir():
         require_folder(folder)
         read_weights(folder)
-    require_decoder(_from_pretrained(AutoConfig, name_or_path, model), name_or_path)
+    require_decoder(from_pretrained(AutoConfig, name_or_path, model), name_or_path)
     kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with quietly():
-        loaded, found = _from_pretrained(AutoModelForCausalLM, name_or_path, model, dtype=DTYPES[model.dtype], **kwargs)
+        loaded, found = from_pretrained(AutoModelForCausalLM, name_or_path, model, dtype=DTYPES[model.dtype], **kwargs)
     require_whole(found, name_or_path)
     weights: PreTrainedModel = loaded
     return weights
@@ -127,63 +105,6 @@ def quietly() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def require_source(name_or_path: str, model: Model) -> None:
-    """What params name as a model is a folder with one, or a name on the Hub with a commit.
-
-    Raises: InputError
-    """
-    path = Path(name_or_path)
-    if path.is_dir():
-        require_folder(path)
-    elif name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
-        raise InputError(
-            "params.yaml: model.name_or_path",
-            got=f"{name_or_path}: no such folder",
-            wanted="a model",
-            do=mend_the_path(BASE_MODELS),
-        )
-    elif model.revision is None:
-        raise InputError(
-            "params.yaml: model.revision",
-            got=f"null, and {name_or_path} is no folder here, so a name on the Hub",
-            wanted=f"the commit of {name_or_path} to use; a branch moves",
-            do="copy it from the model's `Files and versions` page, or mend the path in model.name_or_path",
-        )
-
-
-def require_folder(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise InputError(
-            str(path), got="a folder without config.json", wanted="a model in transformers' format", do="mend the path"
-        )
-    read_json(path / "config.json")
-
-
-def _from_pretrained(kind: Any, name_or_path: str, model: Model, **kwargs: Any) -> Any:
-    """Raises: InputError for whatever transformers and the libraries below it raise of files that they cannot use"""
-    require_source(name_or_path, model)
-    local = Path(name_or_path).is_dir()
-    try:
-        return kind.from_pretrained(
-            name_or_path,
-            revision=None if local else model.revision,
-            trust_remote_code=model.trust_remote_code,
-            **kwargs,
-        )
-    except MemoryError:
-        raise
-    except Exception as error:  # safetensors, tokenizers, json and torch share no narrower one
-        if "out of memory" in str(error):
-            raise
-        kind_of = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
-        raise InputError(
-            name_or_path,
-            got=(kind_of + " ".join(str(error).split()))[:300],
-            wanted="a model folder or a Hub model that transformers can load",
-            do="look at the file that it names; check model.name_or_path, model.revision and the network",
-        ) from None
 
 
 def parameters(model: PreTrainedModel) -> int:

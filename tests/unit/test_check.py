@@ -5,6 +5,8 @@ import math
 import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import pytest
 import torch
 from peft import get_peft_model
 from tokenizers import AddedToken
+from transformers import AutoTokenizer, Qwen2Tokenizer
 
 from posttrain.cli import main
 from posttrain.commands.check import checks as check
-from posttrain.commands.check import data, machine, optimizer, resources, rules, scores, tokens
+from posttrain.commands.check import data, machine, models, optimizer, resources, rules, scores, speed, tokens
 from posttrain.commands.check.resources import PROCESS_GIB, check_resources, memory_and_time
 from posttrain.commands.check.rules import Finding
 from posttrain.commands.plan.machine import DDP, GIB, ZERO3, Machine
@@ -25,6 +28,7 @@ from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.table import duration
 from posttrain.errors import InputError
 from posttrain.launch.layout import layout
+from posttrain.outputs.facts import versions
 from posttrain.outputs.manifest import publish
 from posttrain.params.file import load_params
 from posttrain.params.recipes import apply_recipe
@@ -34,6 +38,7 @@ from posttrain.prompts import TAGS
 from posttrain.training.from_scratch import random_model, train_tokenizer
 from posttrain.training.lora import adapter_config
 from posttrain.training.models import align_special_tokens
+from posttrain.training.pretrained import load_tokenizer
 from tests.conftest import ParamsWith
 from tests.templates import TEMPLATES, save
 
@@ -326,7 +331,7 @@ def make_sft_model(params: Params, **special: int) -> None:
     folder = Path("unpublished")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    publish(folder, SFT_MODEL, {"stage": "sft"})
+    publish(folder, SFT_MODEL, {"stage": "sft", "versions": versions()})
 
 
 def names_of(lines: list[str]) -> list[str]:
@@ -363,6 +368,53 @@ def test_the_shipped_recipe_is_sound_at_every_state(project: Path, capsys: pytes
     }  # its tokenizer saw other text, so traces are longer
     assert lines[-1].endswith("next: posttrain grpo")
     assert len(names_of(lines)) == len(set(names_of(lines)))
+
+
+IN_A_PROCESS = (
+    "import sys; from posttrain.cli import main; code = main(['check']); sys.exit(code or 'torch' in sys.modules)"
+)
+
+
+def test_the_shipped_recipe_is_checked_without_torch(project: Path) -> None:
+    """With it a check would take three times as long and five times the memory."""
+    prepare(project)
+    make_sft_model(load_params(PARAMS))
+    done = subprocess.run([sys.executable, "-c", IN_A_PROCESS], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "ok    weights of the policy | models/sft: all there" in done.stdout
+
+
+def test_a_model_that_changed_since_it_was_published_is_looked_at_by_transformers(
+    project: Path, params_with: ParamsWith
+) -> None:
+    prepare(project)
+    make_sft_model(params_with({}))
+    assert models.as_published(SFT_MODEL)
+    config = json.loads((SFT_MODEL / "config.json").read_text())
+    (SFT_MODEL / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
+    assert not models.as_published(SFT_MODEL)
+    (fault,) = [f for f in check.findings(params_with({}), "grpo") if f.level == "fault"]
+    assert (fault.where, "instead of [" in fault.saw) == ("models/sft", True), fault
+
+
+def test_the_tokenizer_of_a_model_from_scratch_is_the_one_that_transformers_would_load(
+    project: Path, params_with: ParamsWith
+) -> None:
+    prepare(project)
+    params = params_with({})
+    make_sft_model(params)
+    own = load_tokenizer(str(SFT_MODEL), params.model)
+    auto = AutoTokenizer.from_pretrained(SFT_MODEL)
+    assert type(own) is type(auto) is Qwen2Tokenizer
+    for tokenizer, folder in ((own, "own"), (auto, "auto")):
+        tokenizer.save_pretrained(folder)
+    for path in Path("auto").iterdir():
+        assert (Path("own") / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_speed_of_numpy_is_that_of_torch() -> None:
+    numpys, torchs = speed.numpy_tflops(1), speed.torch_tflops("cpu", "float32", 1)
+    assert 1 / 2 < numpys / torchs < 2
 
 
 NO_GPUS = {"params.yaml: launch.strategy", "params.yaml: grpo.use_vllm", "params.yaml: evaluate.use_vllm"}

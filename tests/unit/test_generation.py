@@ -20,7 +20,8 @@ from posttrain.rewards.scoring import Scoring
 from posttrain.sft.base import base_model
 from posttrain.sft.samples import sample_rows
 from posttrain.training.card import card
-from posttrain.training.models import load_model, load_tokenizer
+from posttrain.training.models import load_model
+from posttrain.training.pretrained import load_tokenizer
 from posttrain.training.publish import publish_model, sampling
 from tests.conftest import params_of
 from tests.templates import TEMPLATES

@@ -22,7 +22,7 @@ from posttrain.paths import PREPARED, SFT_MODEL, SFT_RESULTS
 from posttrain.run_stage import help_machine_0, shared
 from posttrain.training.card import CARD
 from posttrain.training.from_scratch import random_model, train_tokenizer
-from posttrain.training.models import require_source
+from posttrain.training.pretrained import require_source
 from stages import prepare, sft
 from tests.conftest import ParamsWith
 

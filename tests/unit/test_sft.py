@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +25,8 @@ from posttrain.templates import require_turn
 from posttrain.training.batches import batch_plan
 from posttrain.training.curve import Curve
 from posttrain.training.from_scratch import random_model, train_tokenizer
-from posttrain.training.models import align_special_tokens, load_model, load_tokenizer
+from posttrain.training.models import align_special_tokens, load_model
+from posttrain.training.pretrained import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 ROWS = [
@@ -90,11 +92,32 @@ def test_for_the_shipped_template_rows_are_those_that_trl_renders(
     rendered = Dataset.from_dict({"prompt": prompts, "completion": replies})
     ours, _ = sft_traces.to_dataset(ROWS, tokenizer, params)
     model, args = random_model(params.model.scratch, tokenizer), sft_trainer.trainer_config(params, tmp_path)
+    prepared = replace(args, dataset_kwargs=None)
     mine, trls = (
-        SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer).train_dataset
-        for rows in (ours, rendered)
+        SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer).train_dataset
+        for config, rows in ((args, ours), (prepared, rendered))
     )
     assert mine.to_list() == [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in trls]
+
+
+def test_without_completion_only_loss_the_question_is_trained_on_as_well(
+    params: Params, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    for value, whole in ((True, False), (False, True), (None, True)):
+        sft = params.require_sft().model_copy(update={"trl": {"completion_only_loss": value}})
+        dataset, _ = sft_traces.to_dataset(ROWS[:1], tokenizer, params.model_copy(update={"sft": sft}))
+        assert (dataset[0]["labels"] == dataset[0]["input_ids"]) == whole
+
+
+def test_a_prompt_whose_last_token_spans_the_completion_is_tokenized_by_itself(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    (two,) = tokenizer(["Solve"], add_special_tokens=False)["input_ids"]
+    assert len(two) < 5, "merges"
+    texts = [("Sol", "ve"), ("Sol", "Sol"), ("Solve: ", "ve")]
+    for (prompt, reply), (asked, said) in zip(texts, sft_traces.to_tokens(tokenizer, texts), strict=True):
+        assert (tokenizer.decode(asked), tokenizer.decode(said)) == (prompt, reply)
+        assert asked == tokenizer(prompt, add_special_tokens=False)["input_ids"]
 
 
 def test_long_rows_are_counted_not_cut(params: Params, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -141,7 +164,7 @@ def test_an_epoch_has_whole_steps_of_the_order_it_always_had(
     params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     """23 rows in steps of 5: 20 of them an epoch, the first 20 that the sampler of torch draws."""
-    text = {"input_ids": [1, 2], "completion_mask": [0, 1]}
+    text = {"input_ids": [1, 2], "labels": [-100, 2]}
     shrunk = params.model_copy(update={"sft": params.sft.model_copy(update={"batch_size": 5})})
     model, dataset = random_model(params.model.scratch, tokenizer), Dataset.from_list([text] * 23)
     trainer = sft_trainer.Trainer(shrunk, model, tokenizer, dataset, sft_trainer.trainer_config(shrunk, tmp_path))

@@ -16,7 +16,7 @@ from posttrain.rewards.completion import Completion
 from posttrain.rewards.form import code_format, format, reasoning_steps, tag_count
 from posttrain.sft.traces import to_dataset
 from posttrain.templates import closes_thoughts, opened, pin_date, render, require_turn
-from posttrain.training.models import load_tokenizer
+from posttrain.training.pretrained import load_tokenizer
 from tests.templates import TEMPLATES, Template, save, tokenizer_of
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ class Seen:
 
     def ids(self, row: int, mask: int) -> list[int]:
         example = self.dataset[row]
-        return [i for i, kind in zip(example["input_ids"], example["completion_mask"], strict=True) if kind == mask]
+        return [i for i, label in zip(example["input_ids"], example["labels"], strict=True) if (label == i) == mask]
 
     def trained(self, row: int) -> str:
         return str(self.tokenizer.decode(self.ids(row, 1)))

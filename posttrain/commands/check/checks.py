@@ -233,6 +233,8 @@ def findings(params: Params, stage: str | None = None) -> list[Finding]:
     """What there is to say about one stage, or about all. A model that cannot be loaded is a fault like any other."""
     found: list[Finding] = []
     with Workspace(params) as work:
+        if stage in (None, "grpo"):
+            work.warm_up()
         for concerned, check in checks_of(params):
             if stage in (None, concerned):
                 try:

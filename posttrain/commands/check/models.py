@@ -11,20 +11,22 @@ from posttrain.commands.check.rules import Finding, later
 from posttrain.commands.check.workspace import Workspace, complete
 from posttrain.graph import graph
 from posttrain.outputs.disk import readable
-from posttrain.outputs.facts import MADE_BY, differences
-from posttrain.outputs.manifest import MANIFEST, sha256
-from posttrain.outputs.weight_files import Look, look_at_values, read_weights
+from posttrain.outputs.facts import MADE_BY, differences, versions
+from posttrain.outputs.manifest import MANIFEST, sha256, sha256_all
+from posttrain.outputs.weight_files import Tensor, look_at_values, read_weights
 from posttrain.params.schema import Params
 
 SECONDS = 3.0
 """For the values of a model; the stage looks at all of them."""
+HASHED = 2**30
+"""Bytes of a model that are hashed sooner than transformers is imported."""
 
 
 def check_base_weights(work: Workspace) -> list[Finding]:
     name, origin = "weights of the base", work.params.model.name_or_path
     if origin == "scratch":
         return [Finding("ok", name, origin, "made by `posttrain sft`")]
-    from posttrain.training.models import require_source
+    from posttrain.training.pretrained import require_source
 
     require_source(origin, work.params.model)
     if work.base is None:
@@ -38,6 +40,8 @@ def check_sft_weights(work: Workspace) -> list[Finding]:
     name = "weights of the policy"
     if work.sft_model is None:
         return later(name, "sft")
+    if as_published(work.sft_model):
+        return [values(name, work.sft_model, read_weights(work.sft_model))]
     return weights(name, work.sft_model, work.sft_tokenizer, work.params)
 
 
@@ -51,13 +55,21 @@ def weights(name: str, folder: Path, tokenizer: Any, params: Params) -> list[Fin
     tensors = read_weights(folder)
     model = load_model(str(folder), params.model, device_map="meta")
     require_rows(model, tokenizer, str(folder))
-    return [
-        values(name, folder, sum(tensor.end - tensor.start for tensor in tensors), look_at_values(tensors, SECONDS))
-    ]
+    return [values(name, folder, tensors)]
 
 
-def values(name: str, folder: Path, size: int, look: Look) -> Finding:
-    where = str(folder)
+def as_published(folder: Path) -> bool:
+    """Whether a model has the bytes of the stage that wrote it, which transformers had loaded there; False without a
+    look at more than HASHED."""
+    manifest = complete(folder, MADE_BY[folder]) or {"files": {}}
+    files = {folder / name: value for name, value in manifest["files"].items()}
+    written = manifest.get("versions", {}).get("transformers") == versions().get("transformers")
+    return written and sum(path.stat().st_size for path in files) <= HASHED and sha256_all(files) == files
+
+
+def values(name: str, folder: Path, tensors: list[Tensor]) -> Finding:
+    where, look = str(folder), look_at_values(tensors, SECONDS)
+    size = sum(tensor.end - tensor.start for tensor in tensors)
     if look.lost is not None:
         saw = f"{look.lost.name} in {look.lost.file.name} holds values that are no finite numbers"
         why = "No training goes on from them."

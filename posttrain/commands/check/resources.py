@@ -1,15 +1,15 @@
 """Memory and time of sft and grpo on this machine, by the formulas of `posttrain plan`: no trial run.
 
-Imports torch only to measure the machine's speed, in half a second.
+The machine's speed is measured in half a second; on a CPU with numpy, whose products are as fast as torch's.
 """
 
 import math
-import timeit
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from posttrain.commands.check.rules import Finding
+from posttrain.commands.check.speed import cores, numpy_tflops, torch_tflops
 from posttrain.commands.check.workspace import Workspace
 from posttrain.commands.plan.machine import DDP, GIB, ZERO2, ZERO3, Machine
 from posttrain.commands.plan.model import from_config
@@ -80,37 +80,23 @@ def precision(params: Params) -> str:
 
 def measured(found: Layout, dtype: str) -> tuple[Machine, float, str]:
     """This machine, the GiB that a process finds free, and the name of the device."""
-    import torch
-
-    if found.threads:
-        torch.set_num_threads(found.threads)
-    # A small product is done before another job has its turn; a large one is enough work for a GPU or many threads.
-    sizes = (256, 1024) if found.device == "cpu" else (1024, 8192)
     dtype = "bfloat16" if found.mixed_precision else dtype
-    tflops = max(product_tflops(size, found.device, dtype) for size in sizes)
+    threads = found.threads or cores()
+    if found.device == "cpu" and dtype == "float32":
+        tflops = numpy_tflops(threads)
+    else:
+        tflops = torch_tflops(found.device, dtype, threads)
     machine = Machine(found.processes, 0, tflops=tflops, pass_s=PASS_S, layer_s=LAYER_S)
     if found.device == "cuda":
+        import torch
+
         free, memory = torch.cuda.mem_get_info()
         return replace(machine, memory_gib=memory / GIB), free / GIB, torch.cuda.get_device_name()
     memory_gib, free_gib = (system_memory_gib(key) / found.local_processes for key in ("MemTotal", "MemAvailable"))
     # No bandwidth is measured: on the few cores that were tried, what is computed takes longer than what is read.
     machine = replace(machine, memory_gib=memory_gib, reserve_gib=PROCESS_GIB, bandwidth=math.inf, link=math.inf)
-    threads = torch.get_num_threads()
     name = f"{threads} CPU thread{'s'[: threads != 1]}"
     return replace(machine, utilisation=UTILISATION, triton=False), free_gib, name
-
-
-def product_tflops(size: int, device: str, dtype: str) -> float:
-    """The fastest of several products of two matrices, because other jobs only ever make one slower."""
-    import torch
-
-    matrix = torch.ones(size, size, dtype=getattr(torch, dtype), device=device)
-
-    def product() -> float:
-        return float((matrix @ matrix)[0, 0])  # reading a number waits for the device
-
-    product()
-    return 2 * size**3 / min(timeit.repeat(product, number=1, repeat=8)) / 1e12
 
 
 def system_memory_gib(key: str) -> float:

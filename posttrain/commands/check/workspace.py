@@ -1,5 +1,6 @@
 """What the preflight can look at: params, and what the stages have made so far."""
 
+import importlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from posttrain.outputs.rows import read_rows
 from posttrain.outputs.weight_files import read_json
 from posttrain.params.schema import Params
 from posttrain.paths import PREPARED, SFT_MODEL
+from posttrain.processes.pool import start_server
 from posttrain.prompts import prompt_messages
 from posttrain.rewards.scoring import Score, Scoring
 from posttrain.templates import render, require_turn, training_text
@@ -65,7 +67,7 @@ class Workspace:
     def _tokenizer(self, folder: Path | None) -> Any:
         if folder is None:
             return None
-        from posttrain.training.models import load_tokenizer
+        from posttrain.training.pretrained import load_tokenizer
 
         return load_tokenizer(str(folder), self.params.model, self.params.prompts.system)
 
@@ -85,6 +87,12 @@ class Workspace:
 
     def __enter__(self) -> Self:
         return self
+
+    def warm_up(self) -> None:
+        """Have the processes that score do their imports, and do this one's meanwhile."""
+        if self.manifest is not None:
+            start_server()
+            importlib.import_module("posttrain.training.pretrained")
 
     def __exit__(self, *_: object) -> None:
         if isinstance(scoring := vars(self).get("_scoring"), Scoring):  # it has worker processes

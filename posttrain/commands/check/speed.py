@@ -1,0 +1,56 @@
+"""This machine's speed in products of two matrices, in TFLOP/s.
+
+Run     python posttrain/commands/check/speed.py, which measures numpy's
+
+On a CPU numpy's products are as fast as torch's, and numpy is imported in a tenth of the time.
+"""
+
+import os
+import subprocess
+import sys
+import timeit
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+# A small product is done before another job has its turn; a large one is enough work for a GPU or many threads.
+SIZES = {"cpu": (256, 1024), "cuda": (1024, 8192)}
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def numpy_tflops(threads: int) -> float:
+    """Of float32, in a process of its own: the number of threads of numpy's library is settled as it is loaded."""
+    environment = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
+    return float(subprocess.run([sys.executable, __file__], env=environment, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def torch_tflops(device: str, dtype: str, threads: int) -> float:
+    import torch
+
+    torch.set_num_threads(threads)
+    return fastest(lambda size: torch.ones(size, size, dtype=getattr(torch, dtype), device=device), SIZES[device])
+
+
+def fastest(square: Callable[[int], Any], sizes: tuple[int, ...]) -> float:
+    """The fastest of several products, because other jobs only ever make one slower."""
+    return max(2 * size**3 / seconds(square(size)) / 1e12 for size in sizes)
+
+
+def seconds(matrix: Any) -> float:
+    def product() -> float:
+        return float((matrix @ matrix)[0, 0])  # reading a number waits for the device
+
+    product()
+    return min(timeit.repeat(product, number=1, repeat=8))
+
+
+if __name__ == "__main__":
+    import numpy as np
+
+    print(fastest(lambda size: np.ones((size, size), dtype=np.float32), SIZES["cpu"]))
