@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from posttrain.grpo.shared_prompt import Prompts
 
@@ -52,7 +52,7 @@ class LogProbs:
 
         Rows without a gradient go to `plain`, since processes have unequal numbers of them.
         """
-        still, taught = self.parts(len(ids))
+        still, taught = self.parts(torch.arange(len(ids), device=ids.device))
         with autocast or nullcontext():
             found = [self.score(model, ids, mask, keep, rows) for rows in taught.split(size or len(ids))]
             if len(still):
@@ -61,13 +61,13 @@ class LogProbs:
         logps, entropies = zip(*found, strict=True)
         return sum_of(logps), None if entropies[0] is None else sum_of(entropies)
 
-    def parts(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def parts(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows without and with a gradient. One at least keeps its gradient of zeros, which other processes wait for."""
         if self.taught is None or not torch.is_grad_enabled():
-            return torch.arange(0), torch.arange(number)
+            return rows[:0], rows
         taught = self.taught.clone()
         taught[0] |= not bool(taught.any())
-        return (~taught).nonzero().flatten(), taught.nonzero().flatten()
+        return rows[~taught], rows[taught]
 
     def score(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, rows: torch.Tensor) -> Scores:
         """Of some rows, among zeros for the others."""

@@ -102,14 +102,14 @@ def obstacle(model: PreTrainedModel, *, fsdp: bool, recomputes: bool) -> str | N
         return "launch.strategy is fsdp"
     if recomputes:
         return "activations are recomputed, which keeps no keys and values"
+    if other := other_memory(model):
+        return other
     if config._attn_implementation not in ATTENTION:
         return f"attention {config._attn_implementation} takes no mask of its own"
     if any(getattr(config, name, None) for name in EXPERTS):
         return "the model is a mixture of experts"
     if dropped := dropout(model):
         return f"dropout of {dropped:g} is another for each completion"
-    if other := other_memory(model):
-        return other
     return None
 
 

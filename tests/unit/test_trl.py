@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import transformers
 import trl
+import trl.trainer.utils
 
 from posttrain.training.trl import PRIVATE
 
@@ -24,6 +25,8 @@ PARAMETERS = {
     "_generate": ["self", "prompts"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     "_generate_and_score_completions": ["self", "inputs"],
+    "_prepare_inputs": ["self", "generation_batch"],
+    "_use_triton": ["device"],
 }
 
 
@@ -35,14 +38,15 @@ def source_of(kind: type) -> str:
 
 @pytest.mark.parametrize(("kind", "name"), NAMES, ids=[f"{kind.__name__}.{name}" for kind, name in NAMES])
 def test_the_private_name_is_there(kind: type, name: str) -> None:
-    if hasattr(kind, name):
+    if callable(getattr(kind, name, None)):
         parameters = list(inspect.signature(getattr(kind, name)).parameters)
         assert parameters == PARAMETERS.get(name, parameters), f"{kind.__name__}.{name} takes other arguments"
-    else:
+    elif not hasattr(kind, name):
         assert re.search(rf"self\.{name}\b( *:[^=]*)? *=[^=]", source_of(kind)), f"{kind.__name__} sets no {name}"
 
 
-CALLED = [name for name in PARAMETERS if name != "_get_output_dir"] + ["_run_epoch", "_generate_single_turn"]
+OTHERS = ["_run_epoch", "_generate_single_turn", "_get_per_token_logps_and_entropies"]
+CALLED = [name for name in PARAMETERS if name not in ("_get_output_dir", "_use_triton")] + OTHERS
 
 
 @pytest.mark.parametrize("name", CALLED)
@@ -50,6 +54,12 @@ def test_what_is_overridden_is_still_called_by_the_library(name: str) -> None:
     """An override that nobody calls would switch a promise off without a word."""
     code = source_of(trl.GRPOTrainer) + source_of(transformers.Trainer)
     assert re.search(rf"self\.{name}\b", code), f"nobody calls {name}"
+
+
+def test_the_fused_head_asks_for_what_is_set_around_it() -> None:
+    code = inspect.getsource(trl.trainer.utils.add_fused_lm_head)
+    assert "compact = _use_triton(" in code
+    assert "_CHUNKED_LOGPROB_CHUNK_SIZE," in code
 
 
 def test_no_other_file_uses_a_private_name() -> None:
