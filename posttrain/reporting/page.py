@@ -66,6 +66,7 @@ def render(results: Results, drawn: dict[str, bytes]) -> str:
         loader=FileSystemLoader(HERE / "page"),
     )
     environment.filters["embedded"] = embedded
+    environment.globals["grid"] = tables.grid
     return environment.get_template("report.html.jinja").render(**content(results, drawn))
 
 

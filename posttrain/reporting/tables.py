@@ -20,6 +20,8 @@ TEX = {
     **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"},
     **{"→": r"$\rightarrow$", "–": "--", "−": "$-$"},
 }
+FIRST = ("name", "id", "row", "problem")
+"""Columns that say what a row is of, wherever a file has them."""
 MARKDOWN = {"|": r"\|", "<": "&lt;", "&": "&amp;", "\n": " "}
 
 
@@ -115,3 +117,29 @@ def training(results: Results) -> Table:
     ]
     head = ["up to step", *(f"{row['step']:.0f}" for row in columns)]
     return Table("training", "While GRPO trained, means over a tenth of the run", head, rows)
+
+
+def grid(value: Any) -> Table | None:
+    """A table of like things, a row each: a list of flat mappings, or a mapping to them. None for anything else."""
+    named = isinstance(value, dict)
+    items = list(value.values()) if named else value if isinstance(value, list) else []
+    if not items or not all(isinstance(item, dict) and item and all(map(flat, item.values())) for item in items):
+        return None
+    keys = list(dict.fromkeys(key for item in items for key in item))
+    head = [key for key in FIRST if key in keys] + [key for key in keys if key not in FIRST]
+    rows = [[scalar(item.get(key)) for key in head] for item in items]
+    if named:
+        head, rows = ["", *head], [[name, *row] for name, row in zip(value, rows, strict=True)]
+    return Table("", "", head, rows)
+
+
+def flat(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def scalar(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if number(value) else str(value)

@@ -272,9 +272,31 @@ def test_keys_that_are_not_known_are_shown(results: Params) -> None:
     edit(paths.EVALUATE_RESULTS / "metrics.json", lambda data: data | {"tasks": {"math_500": {"pass@1": 0.25}}})
     edit(paths.PREPARED / MANIFEST, lambda data: data | {"card": {"too long": {"rows": 12, "examples": ["<i>one"]}}})
     page = page_of(results)
-    assert "<dt>math_500</dt>" in page
-    assert "<dt>too long</dt>" in page
+    assert '<th scope="row">math_500</th><td>0.25</td>' in page
+    assert "<dt>examples</dt>" in page
     assert "&lt;i&gt;one" in page
+
+
+def test_rules_of_the_data_are_counted_in_and_out(results: Params) -> None:
+    example = {"row": "train:7", "problem": "<b>What</b>", "note": "see the proof"}
+    rule = {"name": "prose-gold", "reason": "with a gold that is prose", "in": 1040, "left_out": 3, "out": 1037}
+    edit(paths.PREPARED / MANIFEST, lambda data: data | {"rules": [rule | {"examples": [example]}]})
+    page = page_of(results)
+    row = '<th scope="row">with a gold that is prose</th><td>1,040</td><td>3</td> <td>1,037</td>'
+    assert row in page
+    assert '<th scope="row">train:7</th><td>&lt;b&gt;What&lt;/b&gt;</td><td>see the proof</td>' in page
+
+
+def test_like_things_make_a_table() -> None:
+    found = tables.grid([{"a": 1, "b": "x"}, {"a": 2.5, "c": None}])
+    assert found is not None
+    assert found.head == ["a", "b", "c"]
+    assert found.rows == [["1", "x", "–"], ["2.5", "–", "–"]]
+    named = tables.grid({"gsm8k": {"pass@1": 0.25, "problems": 1319}})
+    assert named is not None
+    assert (named.head, named.rows) == (["", "pass@1", "problems"], [["gsm8k", "0.25", "1,319"]])
+    for other in ({}, [], ["a"], {"a": 1}, [{"a": {"b": 1}}], None):
+        assert tables.grid(other) is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
