@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -29,15 +30,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from flows.artifacts import show, with_progress
 from flows.lock import held
 from flows.stage_run import COOKIE, Outcome, StageFailed, StageRun, marked, run_stage, start_watchdog
 from flows.worktree import Workspace, workspace
+from posttrain.cli import positive
 from posttrain.errors import EXIT_RETRY, InputError, PosttrainError
 from posttrain.graph import graph, stage_names
+from posttrain.params import plain_yaml
 from posttrain.params.file import read_yaml
 from posttrain.params.recipes import overlaid
 from posttrain.paths import LOCKS, PARAMS, REPORT, REPORTS
@@ -167,19 +168,25 @@ def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--recipe", metavar="NAME", help="one of recipes/, in place of the values of params.yaml")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="grpo.beta=0.02")
     parser.add_argument("--force", nargs="*", metavar="STAGE", help="run although unchanged; all if none is named")
-    parser.add_argument("--timeout-s", type=float, metavar="SECONDS", help="of one stage")
+    parser.add_argument("--timeout-s", type=positive(float), metavar="SECONDS", help="of one stage")
     return parser.parse_args(argv)
 
 
 def setting(text: str) -> tuple[str, Any]:
     """`grpo.beta=0.02` as a key and a value, which is YAML."""
     key, equals, value = text.partition("=")
-    try:
-        if key and equals:
-            return key, YAML(typ="safe", pure=True).load(value)
-    except YAMLError:
-        pass
+    if key and equals:
+        return key, plain_yaml.parse(value, text[:100], "write the value as YAML")
     raise InputError(text, got="no KEY=VALUE", wanted="such as grpo.num_generations=8", do="write the value as YAML")
+
+
+def settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Raises: InputError if a key has two values"""
+    pairs = [setting(text) for text in texts]
+    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twice:
+        raise InputError("--set", got=f"{twice[0]} more than once", wanted="one value", do="leave the others out")
+    return dict(pairs)
 
 
 def parameters_of(argv: Sequence[str]) -> dict[str, Any]:
@@ -189,7 +196,7 @@ def parameters_of(argv: Sequence[str]) -> dict[str, Any]:
     """
     given = arguments_of(argv)
     stages = chosen(given.stages or None, stage_names(Path.cwd()))
-    changes = dict(map(setting, given.set))
+    changes = settings(given.set)
     if given.recipe or changes:
         overlaid(given.recipe, changes)
     force = given.force or given.force is not None

@@ -22,6 +22,7 @@ from flows import command
 from flows.stage_run import TAIL_LINES
 from posttrain.errors import InputError
 from posttrain.graph import graph, made_inputs, small_files
+from posttrain.params import plain_yaml
 from posttrain.paths import LOCK, PARAMS
 
 MISSING = ("deleted", "not in cache")
@@ -40,7 +41,10 @@ def locked(root: Path) -> dict[str, Any]:
     """The entries of dvc.lock by stage; none if nothing ever ran here."""
     if not (root / LOCK).exists():
         return {}
-    stages: dict[str, Any] = YAML(typ="safe", pure=True).load(root / LOCK)["stages"]
+    content = plain_yaml.read(root / LOCK, "git checkout dvc.lock")
+    stages = content.get("stages") if isinstance(content, dict) else None
+    if not isinstance(stages, dict):
+        raise InputError(str(LOCK), got="no `stages`", wanted="what DVC wrote", do="git checkout dvc.lock")
     return stages
 
 

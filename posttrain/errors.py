@@ -22,7 +22,14 @@ class InputError(PosttrainError, ValueError):
 
     def __init__(self, where: str, *, got: str, wanted: str, do: str) -> None:
         self.where, self.got, self.wanted, self.do = where, got, wanted, do
-        super().__init__(f"{where}\n  got     {got}\n  wanted  {wanted}\n  do      {do}")
+        super().__init__(visible(f"{where}\n  got     {got}\n  wanted  {wanted}\n  do      {do}"))
+
+
+def visible(text: str) -> str:
+    """Text for a terminal: what would move its cursor, colour it or turn its writing round is shown as an escape."""
+    return "".join(
+        character if character == "\n" or character.isprintable() else ascii(character)[1:-1] for character in text
+    )
 
 
 class GateError(PosttrainError):

@@ -22,7 +22,8 @@ from posttrain.paths import BASE_MODELS, SFT_MODEL
 from posttrain.prompts import prompt_messages
 from posttrain.rewards.scoring import judge
 from posttrain.templates import opened, render
-from posttrain.training.models import load_model, load_tokenizer
+from posttrain.training.models import load_model
+from posttrain.training.pretrained import load_tokenizer
 
 CODE = ["posttrain/generation", "posttrain/judge", "posttrain/prompts.py", "posttrain/templates.py"]
 """What decides a pass rate beside model, prompts and sampling."""

@@ -12,6 +12,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from posttrain.errors import InputError
+from posttrain.params import plain_yaml
 from posttrain.params.launch import Launch
 from posttrain.params.rewards import CustomReward, Rewards
 from posttrain.params.schema import Params
@@ -60,44 +61,23 @@ def launch_of(environment: Mapping[str, str]) -> dict[str, Any]:
             near = difflib.get_close_matches(key, Launch.model_fields, n=1) or list(Launch.model_fields)
             names = ", ".join(LAUNCH_VARIABLES + name.upper() for name in near)
             raise InputError(variable, got="no key of `launch`", wanted=f"one of: {names}", do="unset or rename it")
-        found[key] = yaml_value(variable, text)
+        found[key] = plain_yaml.parse(text, variable, "change or unset it")
     return found
-
-
-def yaml_value(variable: str, text: str) -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return YAML(typ="safe").load(text)
-    except YAMLError:
-        raise InputError(variable, got=repr(text), wanted="a value in YAML", do="change or unset it") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping as plain Python.
 
-    ruamel reads YAML 1.2, where 1e-05 (which `dvc exp run -S` writes) is a float. PyYAML would give a string.
+    Raises: InputError
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
-        data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        data = plain_yaml.read(path)
     except FileNotFoundError:
         raise InputError(
             str(path),
             got=f"no such file in {Path.cwd().name}/",
             wanted="the parameters of the pipeline",
             do="run from the project's root, or `posttrain recipe tiny` after `git checkout params.yaml`",
-        ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            str(path), got=f"byte {error.start} is not UTF-8", wanted="UTF-8 text", do="save it as UTF-8"
-        ) from None
-    except YAMLError as error:
-        raise InputError(
-            str(path), got=" ".join(str(error).split()), wanted="valid YAML", do="mend the line it names"
         ) from None
     if not isinstance(data, dict):
         raise InputError(str(path), got=type(data).__name__, wanted="a mapping of sections", do="see recipes/tiny.yaml")
@@ -139,7 +119,7 @@ def _describe(error: dict[str, Any], data: dict[str, Any]) -> tuple[str, str, st
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error" and isinstance(error["input"], dict):
         return where, message, "keys that fit together"
-    return where, repr(error["input"]), message[0].lower() + message[1:]
+    return where, repr(error["input"])[:200], message[0].lower() + message[1:]
 
 
 def _describe_missing(location: list[str], where: str) -> tuple[str, str, str]:

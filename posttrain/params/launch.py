@@ -4,8 +4,9 @@ No DVC stage depends on this section, so moving to another machine reruns nothin
 """
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from posttrain.params.section import Section
 
@@ -33,7 +34,7 @@ class VLLM(Section):
         default=None, pattern=r"^https?://[^/]+[^?#]*[^/?#]$", examples=["http://10.0.0.2:8000"]
     )
     """Address of a server that runs already, for grpo with `server`; it is used and not stopped. null starts one."""
-    server_host: str = Field(default="127.0.0.1", min_length=1)
+    server_host: str = Field(default="127.0.0.1", pattern=r"^[\w\[:][\w.:\]%-]*$", examples=["0.0.0.0"])
     """Interface of a server that posttrain starts. Whoever reaches it can replace the model's weights."""
     server_port: int = Field(default=8000, ge=1, lt=2**16)
     """Port of a server that posttrain starts."""
@@ -43,6 +44,13 @@ class VLLM(Section):
     """Seconds until a server has to be ready: it loads the model and compiles."""
     python: str | None = None
     """Interpreter of the environment that the server runs in, such as .venv-vllm/bin/python; null for this one."""
+
+    @field_validator("server_base_url")
+    @classmethod
+    def its_port_is_one(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).port == 0:
+            raise ValueError("a port from 1")
+        return url  # urlsplit has said what is wrong with others
 
     @property
     def starts_server(self) -> bool:
@@ -104,3 +112,10 @@ class Launch(Section):
     Stretched where writing one takes more than 4 % of that. No checkpoint changes a byte of a result."""
     vllm: VLLM = VLLM()
     """Place of vLLM, key by key."""
+
+    @field_validator("main_address")
+    @classmethod
+    def its_port_is_one(cls, address: str) -> str:
+        if not 0 < int(address.rpartition(":")[2][:6]) < 2**16:
+            raise ValueError("a host and a port below 65536")
+        return address

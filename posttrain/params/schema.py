@@ -187,7 +187,7 @@ class Prepare(Section):
     def compiles(cls, pattern: str | None) -> str | None:
         try:
             re.compile(pattern or "")
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"a regular expression; this one has an error: {error}") from None
         return pattern
 

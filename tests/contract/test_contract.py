@@ -317,6 +317,8 @@ def other(name: str, value: Any) -> Any:
         return {"warn": "stop", "stop": "rollback", "rollback": "warn"}[value]
     if name in OTHER:
         return OTHER[name]
+    if isinstance(value, bool):
+        return not value
     if not value:
         return 1
     return value / 2 if isinstance(value, float) and name != "above" and value < 1 else value * 2
@@ -332,8 +334,8 @@ def leaves(section: dict[str, Any], prefix: str = "") -> list[str]:
 GRPO_LEAVES = leaves(SHIPPED["grpo"])
 WATCHED = [key for key in GRPO_LEAVES if key.startswith("health.")]
 assert [f"health.{key}" for key in leaves(Health().model_dump())] == WATCHED
-NOT_TRLS = {  # tests/unit/test_watch.py, test_dynamic.py and test_records.py train with and without
-    *("probe.problems", "probe.every_steps", "publish"),
+NOT_TRLS = {  # tests/unit/test_watch.py, test_dynamic.py, test_records.py and test_difficulty.py go with and without
+    *("difficulty", "probe.problems", "probe.every_steps", "publish"),
     *("dynamic_sampling.max_rounds", "keep_completions_steps"),
 }
 

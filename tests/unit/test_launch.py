@@ -180,7 +180,7 @@ def test_the_environment_stands_in_for_keys_of_launch(project: Path, monkeypatch
         ("POSTTRAIN_LAUNCH_PROCESES", "4", "POSTTRAIN_LAUNCH_PROCESSES"),
         ("POSTTRAIN_LAUNCH_PROCESSES", "0", "greater than or equal to 1"),
         ("POSTTRAIN_LAUNCH_STRATEGY", "zero9", "'zero3'"),
-        ("POSTTRAIN_LAUNCH_STRATEGY", "[", "a value in YAML"),
+        ("POSTTRAIN_LAUNCH_STRATEGY", "[", "YAML"),
     ],
 )
 def test_a_wrong_variable_is_named(

@@ -1,9 +1,11 @@
 """The schema of params.yaml: what ships is valid, and every wrong file is one message that a person can act on."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +338,90 @@ def test_the_schema_imports_nothing_heavy(root: Path) -> None:
     imported = set(shown.stdout.split())
     assert "pydantic" in imported
     assert imported & {"torch", "transformers", "trl", "datasets", "dvc", "prefect", "math_verify", "numpy"} == set()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a file can do to its reader
+
+SHIPPED = (Path(__file__).parents[2] / "params.yaml").read_text()
+
+
+def with_value(key: str, value: str) -> str:
+    """The shipped file with another value at the first key of that name."""
+    assert re.search(rf"^( *{key}: )\S.*$", SHIPPED, re.M)
+    return re.sub(rf"^( *{key}: )\S.*$", lambda found: found[1] + value, SHIPPED, count=1, flags=re.M)
+
+
+HOSTILE = {
+    **{
+        f"{what} levels": text
+        for what, text in {"100,000 flow": "a: " + "[" * 100_000, "open": "{a: " * 50_000}.items()
+    },
+    "100,000 block levels": "a:\n" + "- " * 100_000 + "x",
+    "100,000 keys of keys": "? " * 100_000,
+    "a number of 5,000 digits": with_value("seed", "9" * 5000),
+    "month 13": with_value("seed", "2024-13-45"),
+    "true as a number": with_value("learning_rate", "true"),
+    "true as an integer": with_value("seed", "true"),
+    "text as an integer": with_value("seed", '"1"'),
+    "a float as an integer": with_value("batch_size", "32.0"),
+    "no as a boolean": with_value("trust_remote_code", "no"),
+    "0 as a boolean": with_value("trust_remote_code", "0"),
+    '"false" as a boolean': with_value("trust_remote_code", '"false"'),
+    "a flag as a host": SHIPPED + "  vllm: {server_host: --trust-remote-code}\n",
+    "a port of a server": SHIPPED + "  vllm: {server_base_url: 'http://a:99999'}\n",
+    "a port of machine 0": SHIPPED + "  main_address: a:99999\n",
+    "true among GPUs": SHIPPED + "  vllm: {gpus: [true]}\n",
+    "repetitions without end": with_value("answer_pattern", "'(a{99999999999})'"),
+    "5,000 groups": with_value("answer_pattern", "'" + "(" * 5000 + ")" * 5000 + "'"),
+    "a colour in a key": SHIPPED + '"\\e[31mred": 1\n',
+    "a line break in a key": SHIPPED + '"a\\rposttrain | done": 1\n',
+    "another's object": "a: !!python/object/apply:os.system [ls]",
+    "a zero byte": SHIPPED + "\0",
+    "an alias of nothing": "a: *b",
+    "two megabytes": SHIPPED + "#" * 2**21,
+    "half of UTF-8": b"a: \xc3",
+    "UTF-16": SHIPPED.encode("utf-16"),
+    "nothing": "",
+    "a list": "[1]",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_text_hangs_kills_or_passes(name: str, tmp_path: Path) -> None:
+    """One line to act on, without control characters, of bounded length, within seconds."""
+    text, path = HOSTILE[name], tmp_path / "params.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    began = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    assert time.monotonic() - began < 5
+    told = str(caught.value)
+    assert len(told) < 2000
+    assert all(character == "\n" or character.isprintable() for character in told)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "link to itself"])
+def test_what_is_no_file_is_not_read(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    {
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/zero"),
+        "link to itself": lambda: path.symlink_to(path),
+    }[kind]()
+    with pytest.raises(InputError, match=r"params\.yaml"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("value", ["[" * 50_000, "9" * 5000, "true", '"2"', "2.0"])
+def test_the_environment_is_read_as_strictly(value: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_MICRO_BATCH_SIZE", value)
+    with pytest.raises(InputError, match="POSTTRAIN_LAUNCH_MICRO_BATCH_SIZE") as caught:
+        load_params(Path("params.yaml"))
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(SHIPPED, encoding="utf-8-sig")
+    assert load_params(tmp_path / "params.yaml") == load_params(Path(__file__).parents[2] / "params.yaml")
