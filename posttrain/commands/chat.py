@@ -87,22 +87,21 @@ def load(folder: Path, params: Params) -> Model:
     tokenizer = load_tokenizer(str(folder), params.model, params.prompts.system)
     model = load_model(str(folder), params.model)
     align_special_tokens(model, tokenizer)
-    generation = sampling(params.evaluate, tokenizer)
+    drawn = sampling(params.evaluate)
 
     def reply(problem: str) -> Reply:
         prompt = prompt_messages(problem, params.prompts.system)
-        (sampled,) = sample(model, tokenizer, [prompt], generation)
+        (sampled,) = sample(model, tokenizer, [prompt], drawn)
         return Reply(sampled.text, sampled.finished)
 
     return reply
 
 
-def sampling(evaluate: Evaluate, tokenizer: Any) -> Any:
-    """Generation as in evaluation; greedy at temperature 0."""
-    from posttrain.training.models import generation_config
+def sampling(evaluate: Evaluate) -> Any:
+    """As in evaluation."""
+    from posttrain.generation.engine import Sampling
 
-    drawn = {"temperature": evaluate.temperature, "top_p": evaluate.top_p, "top_k": 0} if evaluate.temperature else {}
-    return generation_config(tokenizer, do_sample=bool(drawn), max_new_tokens=evaluate.max_new_tokens, **drawn)
+    return Sampling(evaluate.max_new_tokens, evaluate.temperature, evaluate.top_p)
 
 
 def typed() -> Iterator[str]:

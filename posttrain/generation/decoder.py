@@ -71,4 +71,4 @@ def can_decode(model: PreTrainedModel) -> bool:
 
 
 def arguments(model: PreTrainedModel) -> set[str]:
-    return set(inspect.signature(model.forward).parameters)
+    return set(inspect.signature(type(model).forward).parameters)

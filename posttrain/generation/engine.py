@@ -67,6 +67,8 @@ def generate(
     rows      completions at a time, at most
     progress  is told how many completions have ended since it was last told
     """
+    if hasattr(model, "get_base_model"):
+        model = model.get_base_model()  # PEFT's, whose adapters are in the layers
     completions: list[list[list[int]]] = [[[] for _ in seeds] for seeds in seeds_PN]
     ends = torch.tensor(sorted(end_tokens), dtype=torch.long, device=model.device)
     write = decode if can_decode(model) else fall_back

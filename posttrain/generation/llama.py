@@ -23,14 +23,17 @@ FIXED_ROPE = {"default", "linear", "llama3", "yarn"}
 
 
 def is_written_out(model: PreTrainedModel) -> bool:
-    """One of these models, without sliding windows, on one device and nothing hooked into its layers."""
+    """One of these models, without sliding windows, whole on one device, nothing wrapped around it or its layers."""
     config = model.config
     if type(model).__name__ not in KINDS or config.hidden_act != "silu":
         return False
     sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
     spread = len({weight.device for weight in model.parameters()}) > 1
     hooked = any(hasattr(part, "_hf_hook") for part in model.modules())
-    return not (sliding or spread or hooked) and config.rope_parameters["rope_type"] in FIXED_ROPE
+    wrapped = "forward" in vars(model) or any(
+        type(layer).__module__ != type(model).__module__ for layer in model.model.layers
+    )
+    return not (sliding or spread or hooked or wrapped) and config.rope_parameters["rope_type"] in FIXED_ROPE
 
 
 class LlamaDecoder(Decoder):

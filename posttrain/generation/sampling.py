@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+LIKELIEST = 1024
+"""Tokens that are looked at first for `top_p`: a CPU sorts a large vocabulary in the time of a model's step."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -30,9 +33,23 @@ def pick(logits_NV: torch.Tensor, sampling: Sampling, uniform_N1: torch.Tensor) 
     probabilities_NV = (logits_NV.float() / sampling.temperature).softmax(-1)
     if sampling.top_p >= 1:
         return invert(probabilities_NV.cumsum(-1), uniform_N1)
-    sorted_NV, order_NV = probabilities_NV.sort(stable=True, dim=-1, descending=True)
+    if probabilities_NV.device.type != "cpu" or probabilities_NV.shape[-1] <= LIKELIEST:
+        return pick_sorted(*probabilities_NV.sort(dim=-1, descending=True), sampling.top_p, uniform_N1)
+    likeliest_NL, order_NL = probabilities_NV.topk(LIKELIEST)
+    next_N = pick_sorted(likeliest_NL, order_NL, sampling.top_p, uniform_N1)
+    short_N = likeliest_NL.sum(-1) < sampling.top_p
+    if bool(short_N.any()):
+        whole = probabilities_NV[short_N].sort(dim=-1, descending=True)
+        next_N[short_N] = pick_sorted(*whole, sampling.top_p, uniform_N1[short_N])
+    return next_N
+
+
+def pick_sorted(
+    sorted_NV: torch.Tensor, order_NV: torch.Tensor, top_p: float, uniform_N1: torch.Tensor
+) -> torch.Tensor:
+    """From the likeliest tokens that have the mass `top_p` together, of probabilities that fall."""
     cdf_NV = sorted_NV.cumsum(-1)
-    last_N1: torch.Tensor = torch.searchsorted(cdf_NV, cdf_NV.new_full((len(cdf_NV), 1), sampling.top_p))
+    last_N1: torch.Tensor = torch.searchsorted(cdf_NV, cdf_NV.new_full((len(cdf_NV), 1), top_p))
     kept_N1 = cdf_NV.gather(-1, last_N1.clamp_(max=cdf_NV.shape[-1] - 1))
     return order_NV.gather(-1, invert(cdf_NV, uniform_N1, kept_N1)[:, None])[:, 0]
 

@@ -17,6 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.utils import logging
 
 from posttrain.errors import InputError
+from posttrain.generation.engine import Sampling, generate
 from posttrain.outputs.weight_files import read_weights
 from posttrain.params.schema import Model
 from posttrain.prompts import Message, prompt_messages
@@ -146,28 +147,17 @@ class Sampled(NamedTuple):
     """Length of what the model wrote, its end token included."""
 
 
-@torch.inference_mode()
 def sample(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: list[list[Message]],
-    generation: GenerationConfig,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[Message]], sampling: Sampling
 ) -> list[Sampled]:
-    """One completion for each prompt."""
+    """One completion for each prompt, by seeds from torch's generator."""
     asked = [render(tokenizer, prompt) for prompt in prompts]
-    batch = tokenizer(asked, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-    model.eval()
-    ids = model.generate(
-        input_ids=batch["input_ids"].to(model.device),
-        attention_mask=batch["attention_mask"].to(model.device),
-        generation_config=generation,
-    )
-    completions = ids[:, batch["input_ids"].shape[1] :]
-    ends = completions == tokenizer.eos_token_id
-    finished, lengths_T = ends.any(dim=1), torch.where(ends.any(dim=1), ends.int().argmax(dim=1) + 1, ends.shape[1])
+    ids = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    end, seeds = tokenizer.eos_token_id, torch.randint(2**63 - 1, (len(prompts), 1)).tolist()
+    written = [one for (one,) in generate(model, ids, sampling, [end], seeds, rows=max(1, len(prompts)))]
     begun = [opened(text, prompt[-1]["content"]) for text, prompt in zip(asked, prompts, strict=True)]
-    texts = [a + b for a, b in zip(begun, tokenizer.batch_decode(completions, skip_special_tokens=True), strict=True)]
-    return [Sampled(*one) for one in zip(texts, finished.tolist(), lengths_T.tolist(), strict=True)]
+    texts = [a + b for a, b in zip(begun, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True)]
+    return [Sampled(text, one[-1] == end, len(one)) for text, one in zip(texts, written, strict=True)]
 
 
 def complete_greedily(
@@ -178,5 +168,5 @@ def complete_greedily(
     max_new_tokens: int,
 ) -> list[Sampled]:
     """The completion of each row's problem."""
-    generation = generation_config(tokenizer, do_sample=False, max_new_tokens=max_new_tokens)
-    return sample(model, tokenizer, [prompt_messages(row["problem"], system) for row in rows], generation)
+    prompts = [prompt_messages(row["problem"], system) for row in rows]
+    return sample(model, tokenizer, prompts, Sampling(max_new_tokens, temperature=0))

@@ -22,7 +22,10 @@ import transformers
 import trl
 import trl.trainer.utils
 from transformers.trainer_callback import PrinterCallback
+from trl.distributed import DistributedBackend
+from trl.models import unwrap_model_for_generation
 
+from posttrain.generation.engine import Sampling, generate
 from posttrain.training.divergence import require_sound, require_step
 from posttrain.training.resume import Resume
 from posttrain.training.trackers import trackers_last
@@ -50,7 +53,7 @@ PRIVATE: dict[type | ModuleType, dict[str, str]] = {
         "_buffered_inputs": "generations that later steps still train on, part of a checkpoint",
         "_current_train_step_time": "part of a checkpoint, or a resumed run would log another mean",
         "_generate": "timed; further rounds of dynamic sampling generate by it",
-        "_generate_single_turn": "gives completions that were drawn before",
+        "_generate_single_turn": "draws completions by our own engine; gives those that were drawn before",
         "_calculate_rewards": "a completion may have no verdict; gives rewards that were drawn before",
         "_generate_and_score_completions": "dynamic sampling draws groups before TRL works on the batch",
         "_prepare_inputs": "groups stay whole where the passes of a step are made",
@@ -232,6 +235,7 @@ class GRPOTrainer(Seam, trl.GRPOTrainer):
         self._replayed: RolloutBatch | None = None
         """What TRL is given instead of generating and scoring."""
         super().__init__(*args, **kwargs)
+        self.draws = self.can_draw()
 
     # What a subclass may override
 
@@ -264,6 +268,31 @@ class GRPOTrainer(Seam, trl.GRPOTrainer):
         self.eos_token_ids = [token]
         if not self.use_vllm:
             self.generation_config.eos_token_id = self.generation_kwargs["eos_token_id"] = [token]
+
+    def can_draw(self) -> bool:
+        """Completions come from posttrain/generation, not from vLLM or, with a line that says why, TRL's call of
+        transformers."""
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            return False
+        backend, options = DistributedBackend(self.accelerator), self.generation_config
+        bent = self.args.generation_kwargs or self.args.cache_implementation or options.min_p or options.top_k
+        why = "the weights are in pieces" if backend.is_zero3 or backend.is_fsdp else None
+        if bent or options.repetition_penalty not in (None, 1.0):
+            why = "grpo.trl bends how tokens are drawn"
+        if why and self.accelerator.is_main_process:
+            print(f"grpo | completions by transformers' own generate: {why}", flush=True)
+        return why is None
+
+    def draw(self, prompts: list[list[int]]) -> list[list[int]]:
+        """A completion of each prompt, by seeds from this process's generator."""
+        seeds = torch.randint(2**63 - 1, (len(prompts), 1)).tolist()
+        sampling = Sampling(self.max_completion_length, self.temperature, self.top_p)
+        recomputing = self.args.gradient_checkpointing_kwargs
+        with unwrap_model_for_generation(
+            self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=recomputing
+        ) as model:
+            drawn = generate(model, prompts, sampling, self.eos_token_ids, seeds, rows=len(prompts))
+        return [ids for (ids,) in drawn]
 
     def roll_out(self, examples: list[dict[str, Any]]) -> RolloutBatch:
         """Generate and score one completion for each example of this process."""
@@ -309,9 +338,11 @@ class GRPOTrainer(Seam, trl.GRPOTrainer):
     def _generate(self, prompts: list[Any]) -> Any:
         return self.generate(prompts)
 
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
+        if self._replayed is None and self.draws:
+            return self.draw(prompt_ids), None
         if self._replayed is None:
-            return super()._generate_single_turn(*args, **kwargs)
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         logprobs = [rollout.logprobs for rollout in self._replayed.rollouts if rollout.logprobs is not None]
         return [rollout.ids for rollout in self._replayed.rollouts], logprobs or None
 
