@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOConfig
 
+from posttrain.generation.copied import Copied
 from posttrain.grpo.batch_rewards import BatchRewards, leave_out_undecided
 from posttrain.grpo.curve import GRPOCurve
 from posttrain.grpo.dynamic import DynamicSampling, SparePrompts
@@ -46,6 +47,7 @@ OURS = {
         "difficulty",
         "trl",
         "keep_completions_steps",
+        "generation_dtype",
     ),
 }
 """Keys of the `grpo` section that do not go to TRL by `model_dump`."""
@@ -70,6 +72,8 @@ class Trainer(GRPOTrainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         grpo, rows = params.grpo, rewards.rows
+        if grpo.generation_dtype not in (None, params.model.dtype):
+            self.copied = Copied(DTYPES[grpo.generation_dtype])
         self.params, self.rewards, self.probed = params, rewards, probed or []
         self.stopwatch = Stopwatch()
         self.sampling = DynamicSampling(SparePrompts(len(rows), params.seed, grpo.dynamic_sampling.max_rounds))

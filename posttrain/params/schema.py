@@ -318,6 +318,9 @@ class GRPO(Optimisation):
     `normalize_then_sum`: each reward's own, then summed (GDPO), whatever `scale_rewards` says."""
     num_iterations: int = Field(ge=1)
     """Optimizer passes over one batch of completions."""
+    generation_dtype: Literal["bfloat16"] | None
+    """Dtype of the copy of the weights that completions are drawn with; null for the weights themselves. It is faster,
+    and draws from slightly other probabilities than those that are trained: docs/speed.md."""
     use_vllm: bool
     """Completions from vLLM instead of transformers, as `launch.vllm` says; another sampler draws others."""
     trl: dict[str, Any]
@@ -344,6 +347,8 @@ class GRPO(Optimisation):
                 "loss_type cispo without epsilon_high, which is the highest ratio there: TRL would take epsilon, and "
                 f"cap every ratio at {self.epsilon:g}; 5.0 is usual"
             )
+        if self.generation_dtype and self.use_vllm:
+            raise ValueError("generation_dtype with use_vllm, which has model.dtype: one of them")
         if self.beta == 0 and self.trl.get("sync_ref_model"):
             raise ValueError("trl.sync_ref_model with beta 0, which has no reference model")
         return self

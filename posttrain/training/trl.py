@@ -25,6 +25,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl.distributed import DistributedBackend
 from trl.models import unwrap_model_for_generation
 
+from posttrain.generation.copied import Copied
 from posttrain.generation.engine import Sampling, generate
 from posttrain.training.divergence import require_sound, require_step
 from posttrain.training.resume import Resume
@@ -231,6 +232,9 @@ class GRPOTrainer(Seam, trl.GRPOTrainer):
     """A subclass overrides `generate_and_score`, `generate`, `calculate_rewards`, `log_probs` or `passes`, and calls
     them by `super()`."""
 
+    copied: Copied | None = None
+    """The model in the dtype to draw completions in, if that is another."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._replayed: RolloutBatch | None = None
         """What TRL is given instead of generating and scoring."""
@@ -291,6 +295,7 @@ class GRPOTrainer(Seam, trl.GRPOTrainer):
         with unwrap_model_for_generation(
             self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=recomputing
         ) as model:
+            model = self.copied.of(model) if self.copied else model
             drawn = generate(model, prompts, sampling, self.eos_token_ids, seeds, rows=len(prompts))
         return [ids for (ids,) in drawn]
 

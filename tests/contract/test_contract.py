@@ -334,9 +334,9 @@ def leaves(section: dict[str, Any], prefix: str = "") -> list[str]:
 GRPO_LEAVES = leaves(SHIPPED["grpo"])
 WATCHED = [key for key in GRPO_LEAVES if key.startswith("health.")]
 assert [f"health.{key}" for key in leaves(Health().model_dump())] == WATCHED
-NOT_TRLS = {  # tests/unit/test_watch.py, test_dynamic.py, test_records.py and test_difficulty.py go with and without
+NOT_TRLS = {  # tests/unit/test_{watch,dynamic,records,difficulty,grpo}.py go with and without
     *("difficulty", "probe.problems", "probe.every_steps", "publish"),
-    *("dynamic_sampling.max_rounds", "keep_completions_steps"),
+    *("dynamic_sampling.max_rounds", "keep_completions_steps", "generation_dtype"),
 }
 
 

@@ -11,6 +11,7 @@ from scipy.stats import chi2
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from posttrain.generation import cache, llama, sampling
+from posttrain.generation.copied import Copied
 from posttrain.generation.decoder import can_decode
 from posttrain.generation.engine import Sampling, generate
 from posttrain.generation.llama import is_written_out
@@ -213,3 +214,20 @@ def test_half_precision_stays_near_the_models_own(kind: str) -> None:
             logits = model(torch.tensor([[*prompt, *one]])).logits[0, len(prompt) - 1 : -1].float()
         missing = logits.max(-1).values - logits.gather(-1, torch.tensor(one)[:, None])[:, 0]
         assert float(missing.max()) < 0.5 * float(logits.std())
+
+
+def test_a_copy_has_the_models_weights_at_each_use() -> None:
+    """In its own dtype, but for what is no weight, and by its own forward."""
+    model, kept = tiny("llama", tie_word_embeddings=True), Copied(torch.bfloat16)
+    forward = model.forward
+    model.forward = lambda *args, **kwargs: forward(*args, **kwargs)
+    copy = kept.of(model)
+    assert {one.dtype for one in copy.parameters()} == {torch.bfloat16}
+    assert copy.lm_head.weight is copy.model.embed_tokens.weight
+    assert torch.equal(copy.model.rotary_emb.inv_freq, model.model.rotary_emb.inv_freq)
+    assert is_written_out(copy)
+    torch.nn.init.normal_(model.model.norm.weight)
+    assert kept.of(model) is copy
+    for name, weight in model.state_dict().items():
+        assert torch.equal(copy.state_dict()[name], weight.bfloat16())
+    assert not any(weight.grad_fn or weight.requires_grad for weight in copy.parameters())

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from posttrain.grpo import curve as grpo_curve
 from posttrain.grpo import trainer as grpo_trainer
+from posttrain.generation.engine import generate
 from posttrain.grpo.batch_rewards import BatchRewards, leave_out_undecided
 from posttrain.params.file import load_params
 from posttrain.params.schema import Params
@@ -152,6 +153,29 @@ def test_two_steps_log_the_tutorials_names_and_move_every_parameter(
     assert curve.rows[1]["advantage/std"] == pytest.approx(statistics.pstdev(advantages), abs=1e-6)
     assert curve.rows[1]["advantage/mean"] == 0
     assert curve.rows[1]["advantage/std"] > 0
+
+
+def test_completions_are_drawn_in_the_dtype_that_params_name(
+    params: Params, scoring: Scoring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From weights of the step, in float32 and in bfloat16; the weights that are trained stay in float32."""
+    asked: list[tuple[torch.dtype, torch.Tensor]] = []
+
+    def seen(model: Any, *args: Any, **kwargs: Any) -> list[list[list[int]]]:
+        asked.append((model.dtype, model.get_input_embeddings().weight.detach().float().clone()))
+        return generate(model, *args, **kwargs)
+
+    monkeypatch.setattr("posttrain.training.trl.generate", seen)
+    tokenizer = tiny_checkpoint(params, ROWS, tmp_path / "model")
+    for dtype in (None, "bfloat16"):
+        asked.clear()
+        mine = params.model_copy(update={"grpo": params.grpo.model_copy(update={"generation_dtype": dtype})})
+        config = grpo_trainer.trainer_config(mine, tmp_path / "trainer")
+        trainer = grpo_trainer.Trainer(mine, tmp_path / "model", tokenizer, VowelRewards(scoring, ROWS, 4), config)
+        trainer.train()
+        assert [one for one, _ in asked] == [torch.bfloat16 if dtype else torch.float32] * 2
+        assert trainer.model.dtype == torch.float32
+        assert not torch.equal(asked[0][1], asked[1][1])
 
 
 def test_equal_rewards_count_as_equal_though_their_float32_mean_is_rounded() -> None:
