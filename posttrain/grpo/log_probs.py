@@ -62,7 +62,7 @@ class LogProbs:
         return sum_of(logps), None if entropies[0] is None else sum_of(entropies)
 
     def parts(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows without and with a gradient. One at least keeps its gradient of zeros, which other processes wait for."""
+        """Rows without and with a gradient. One at least keeps its gradient of zeros: other processes wait for it."""
         if self.taught is None or not torch.is_grad_enabled():
             return rows[:0], rows
         taught = self.taught.clone()

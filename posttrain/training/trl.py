@@ -23,6 +23,7 @@ import trl
 import trl.trainer.utils
 from transformers.trainer_callback import PrinterCallback
 from trl.distributed import DistributedBackend
+from trl.kernels import chunked_logprob
 from trl.models import unwrap_model_for_generation
 
 from posttrain.generation.copied import Copied
@@ -69,10 +70,31 @@ PRIVATE: dict[type | ModuleType, dict[str, str]] = {
 
 COUNTERS = ("_step", "_total_train_tokens", "_current_train_step_time")
 LOGS = ("prompt", "completion", "rewards", "advantages")
+TILE = (512, 8192)
+"""Tokens and columns of a tile of the LM head on a CPU, at most."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Both trainers
+
+
+@contextmanager
+def small_tiles(model: Any) -> Iterator[None]:
+    """On a CPU, TRL's LM head scores what has a label alone, as it does on GPUs, on tiles that a cache holds.
+
+    It would score prompts and padding too, on tiles of 4,096 tokens and 32,768 columns whatever the vocabulary has.
+    """
+    if model.device.type != "cpu":
+        yield
+        return
+    head, columns = trl.trainer.utils, -(-model.config.get_text_config().vocab_size // 16) * 16
+    kept = head._use_triton, head._CHUNKED_LOGPROB_CHUNK_SIZE, chunked_logprob.TOKEN_CHUNK_SIZE
+    head._use_triton, head._CHUNKED_LOGPROB_CHUNK_SIZE = (lambda _: True), min(TILE[1], columns)
+    chunked_logprob.TOKEN_CHUNK_SIZE = TILE[0]
+    try:
+        yield
+    finally:
+        head._use_triton, head._CHUNKED_LOGPROB_CHUNK_SIZE, chunked_logprob.TOKEN_CHUNK_SIZE = kept
 
 
 class Seam(transformers.Trainer):
@@ -105,6 +127,10 @@ class Seam(transformers.Trainer):
         Raises: Diverged if they are no finite numbers
         """
         require_step(self, loss, norm)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        with small_tiles(self.model):
+            return super().training_step(*args, **kwargs)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None for a checkpoint; TRL would write one beside each."""
@@ -148,29 +174,7 @@ class Seam(transformers.Trainer):
             self._metrics[mode].update(values)
 
 
-@contextmanager
-def labels_alone(model: Any) -> Iterator[None]:
-    """TRL's LM head as it is on GPUs: what has no label is not scored, and no tile is wider than the vocabulary.
-
-    On a CPU TRL scores prompts and padding too, on rows of memory of 32,768 columns.
-    """
-    if model.device.type != "cpu":
-        yield
-        return
-    head, columns = trl.trainer.utils, -(-model.config.get_text_config().vocab_size // 16) * 16
-    kept = head._use_triton, head._CHUNKED_LOGPROB_CHUNK_SIZE
-    head._use_triton, head._CHUNKED_LOGPROB_CHUNK_SIZE = (lambda _: True), min(kept[1], columns)
-    try:
-        yield
-    finally:
-        head._use_triton, head._CHUNKED_LOGPROB_CHUNK_SIZE = kept
-
-
 class SFTTrainer(Seam, trl.SFTTrainer):
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        with labels_alone(self.model):
-            return super().compute_loss(*args, **kwargs)
-
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         return self.train_sampler(super()._get_train_sampler(dataset))
 
@@ -354,8 +358,7 @@ class GRPOTrainer(Seam, trl.GRPOTrainer):
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **options: Any
     ) -> Any:
-        with labels_alone(self.model):
-            return self.log_probs(model, input_ids, attention_mask, logits_to_keep, **options)
+        return self.log_probs(model, input_ids, attention_mask, logits_to_keep, **options)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         before = self._buffered_inputs

@@ -5,6 +5,7 @@ completions that depend on their prompt and their place in the group alone.
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,23 @@ def test_a_step_is_the_same_on_every_layout(
     if stage == "grpo":
         assert any(value > 0.001 for value in before["advantage/std"])
         groups_are_whole(root, processes)
+
+
+def test_groups_that_teach_nothing_cost_no_process_a_backward_pass_that_others_wait_for(
+    forks: Any, one: Path, tmp_path: Path
+) -> None:
+    """Without a KL divergence their rows have no gradient, and processes have unequal numbers of them."""
+    roots = {processes: tmp_path / str(processes) for processes in (1, 2)}
+    for processes, root in roots.items():
+        shutil.copytree(one, root, ignore=shutil.ignore_patterns(".posttrain", "grpo", "groups-*"))
+        params = (root / "params.yaml").read_text()
+        (root / "params.yaml").write_text(re.sub(r"beta: 0\.01", "beta: 0.0", params))
+        finish(forks, root, "grpo", processes)
+    before, after = (curve(root, "grpo") for root in roots.values())
+    assert max(before["frac_equal_rewards"]) > 0
+    assert before.keys() == after.keys()
+    for name, values in before.items():
+        assert after[name] == pytest.approx(values, rel=2e-3, abs=2e-6), name
 
 
 def groups_are_whole(root: Path, processes: int) -> None:

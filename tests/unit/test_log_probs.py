@@ -1,7 +1,8 @@
 """Log-probabilities with shared prompts: TRL's numbers, gradients and metrics, with less work."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import transformers
 import trl.trainer.utils
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import AutoModelForCausalLM
 from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
@@ -20,9 +22,12 @@ from posttrain.grpo.log_probs import LogProbs
 from posttrain.grpo.passes import order_is_free, whole_groups
 from posttrain.grpo.shared_prompt import obstacle, share_prompts
 from posttrain.grpo.trainer import Trainer, trainer_config
-from posttrain.training.trl import labels_alone
+from posttrain.sft.traces import to_dataset
+from posttrain.sft.trainer import Trainer as SFTTrainer
+from posttrain.sft.trainer import trainer_config as sft_config
+from posttrain.training.trl import small_tiles
 from tests.conftest import ParamsWith
-from tests.trainers import tiny_trainer
+from tests.trainers import tiny_checkpoint, tiny_trainer
 
 TEMPERATURE = 0.7
 TINY = {
@@ -118,7 +123,7 @@ def test_scores_and_gradients_are_trls(name: str, rows: str, share: bool) -> Non
     assert obstacle(model, fsdp=False, recomputes=False) is None
     if share:
         share_prompts(model)
-    with labels_alone(model):
+    with small_tiles(model):
         found = LogProbs(share=share, skip=False)(model, model, ids, mask, keep, None)
     assert_equal_scores(model, found, expected)
 
@@ -171,24 +176,70 @@ def test_a_prompt_is_computed_once_and_padding_never(seen: list[Any]) -> None:
     assert seen == [((2, 5), True), ((5, 5), True)]  # three of eight have no token that counts
 
 
-def test_the_head_sees_completions_alone_on_tiles_of_the_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+@pytest.fixture
+def tiles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Positions that went through the LM head, and the columns of its tiles, call by call."""
+    calls: list[tuple[int, int]] = []
     function = trl.trainer.utils._ChunkedLogProbFunction
 
     class Spy:
         @staticmethod
         def apply(hidden: torch.Tensor, *others: Any) -> Any:
-            seen.append((len(hidden), others[4]))
+            calls.append((len(hidden), others[4]))
             return function.apply(hidden, *others)
 
     monkeypatch.setattr(trl.trainer.utils, "_ChunkedLogProbFunction", Spy)
+    return calls
+
+
+def test_the_head_sees_completions_alone_on_tiles_of_the_vocabulary(tiles: list[Any]) -> None:
     model = tiny("qwen2")
     ids, mask, keep = batch(BATCHES["groups"])
-    with labels_alone(model):
+    with small_tiles(model):
         LogProbs(share=False, skip=False)(model, model, ids, mask, keep, None)
-    assert seen == [(sum(length for _, own in BATCHES["groups"] for length in own), 64)]
-    trls(model, ids, mask, keep)  # what TRL does is as it was
-    assert seen[1] == (ids.shape[0] * (ids.shape[1] - 1), 32768)
+    trls(model, ids, mask, keep)  # what TRL does by itself is as it was
+    counted = sum(length for _, own in BATCHES["groups"] for length in own)
+    assert tiles == [(counted, 64), (ids.shape[0] * (ids.shape[1] - 1), 32768)]
+
+
+@pytest.fixture
+def sft(tmp_path: Path, params_with: ParamsWith) -> SFTTrainer:
+    params = params_with({"model.scratch.hidden_size": 16, "model.scratch.num_hidden_layers": 1, "sft.batch_size": 4})
+    traces = [{"problem": row["problem"], "completion": f"{row['answer']} at last"} for row in ROWS]
+    torch.manual_seed(0)
+    tokenizer = tiny_checkpoint(params, ROWS, tmp_path / "model")
+    dataset, _ = to_dataset(traces, tokenizer, params)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    return SFTTrainer(params, model, tokenizer, dataset, sft_config(params, tmp_path / "trainer"))
+
+
+def test_a_step_of_sft_is_trls(sft: SFTTrainer) -> None:
+    """Loss, gradients and metrics of the step with and without the head's smaller tiles."""
+    sft.model.train()
+    rows = sft.data_collator([sft.train_dataset[row] for row in range(4)])
+    found = {}
+    for name, step in {"ours": sft.training_step, "trl": partial(trl.SFTTrainer.training_step, sft)}.items():
+        sft.model.zero_grad()
+        sft._metrics["train"].clear()
+        sft.current_gradient_accumulation_steps = 1
+        loss = step(sft.model, dict(rows), torch.tensor(int((rows["labels"] != -100).sum())))
+        metrics = {kind: values[-1] for kind, values in sft._metrics["train"].items() if kind != "num_tokens"}
+        found[name] = loss, torch.cat([value.grad.flatten() for value in sft.model.parameters()]), metrics
+    (loss, gradient, metrics), (other, expected, others) = found.values()
+    assert loss == pytest.approx(float(other), rel=1e-6)
+    assert (gradient - expected).norm() <= 1e-6 * expected.norm()
+    assert {"entropy", "mean_token_accuracy"} <= metrics.keys()
+    assert metrics == pytest.approx(others, rel=1e-5)
+
+
+def test_a_step_of_sft_sends_completions_alone_through_the_head(sft: SFTTrainer, tiles: list[Any]) -> None:
+    sft.model.train()
+    rows = sft.data_collator([sft.train_dataset[row] for row in range(4)])
+    sft.current_gradient_accumulation_steps = 1
+    counted = int((rows["labels"] != -100).sum())
+    sft.training_step(sft.model, dict(rows), torch.tensor(counted))
+    assert tiles == [(counted, -(-sft.model.config.vocab_size // 16) * 16)]
+    assert counted < rows["labels"].numel() / 2
 
 
 def test_adapters_learn_the_same() -> None:
@@ -238,7 +289,7 @@ OBSTACLES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: transformers.MambaForCausalLM(
             transformers.MambaConfig(vocab_size=61, hidden_size=16, num_hidden_layers=1)
         ),
-        "more of a prompt",
+        "linear_attention",
     ),
     "other layers": (
         lambda: transformers.Lfm2ForCausalLM(transformers.Lfm2Config(**TINY, layer_types=["conv", "full_attention"])),
@@ -392,11 +443,11 @@ def test_the_reason_is_one_line(params_with: ParamsWith, tmp_path: Path, capsys:
 
 
 @pytest.fixture
-def shuffled() -> Iterator[list[dict[str, Any]]]:
+def shuffled() -> list[dict[str, Any]]:
     """Eight passes of two rows, of four groups of four; two optimizer steps."""
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
     ids = torch.arange(4).repeat_interleave(4)[:, None].expand(16, 3)[order]
-    yield [
+    return [
         {
             "prompt_ids": ids[start : start + 2],
             "prompt_mask": torch.ones(2, 3),
