@@ -238,6 +238,7 @@ class GRPOTrainer(Seam, trl.GRPOTrainer):
 
     copied: Copied | None = None
     """The model in the dtype to draw completions in, if that is another."""
+    _buffered_inputs: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._replayed: RolloutBatch | None = None
