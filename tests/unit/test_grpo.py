@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from posttrain.generation.engine import generate
 from posttrain.grpo import curve as grpo_curve
 from posttrain.grpo import trainer as grpo_trainer
-from posttrain.generation.engine import generate
 from posttrain.grpo.batch_rewards import BatchRewards, leave_out_undecided
 from posttrain.params.file import load_params
 from posttrain.params.schema import Params
