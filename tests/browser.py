@@ -7,12 +7,15 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+LONGEST_S = 120
+"""After which a browser that hangs is ended, and whoever waits for it hears that it is gone."""
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -144,9 +147,12 @@ def browser() -> Iterator[Browser]:
         )
         os.close(their_read)
         os.close(their_write)
+        clock = threading.Timer(LONGEST_S, process.kill)
+        clock.start()
         try:
             with os.fdopen(our_write, "wb", 0) as write, os.fdopen(our_read, "rb") as read:
                 yield Browser(write, read)
         finally:
+            clock.cancel()
             process.kill()
             process.wait()

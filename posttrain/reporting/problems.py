@@ -9,6 +9,8 @@ from posttrain.reporting.results import Results
 
 CHUNK = 32
 """Problems whose completions the page reads at once."""
+MOST_CHARACTERS = 100_000_000
+"""Of all completions in a page; longer ones lose their middle."""
 OUTCOMES = ("lost", "gained", "wrong", "right")
 """In the order in which a person looks: from right to wrong, from wrong to right, wrong in both, right in both."""
 
@@ -89,11 +91,37 @@ def samples(row: dict[str, Any]) -> dict[str, list[Any]]:
 
 def chunks(results: Results) -> list[list[dict[str, Any]]]:
     """The completions and their rewards, some problems at a time, in the order of the index."""
+    limit = text_limit(
+        [len(text) for row in results.samples for name in results.models for text in row[name]["completions"]]
+    )
     texts = [
-        {name: {"texts": row[name]["completions"], "rewards": row[name].get("rewards", [])} for name in results.models}
+        {
+            name: {
+                "texts": [shortened(text, limit) for text in row[name]["completions"]],
+                "rewards": row[name].get("rewards", []),
+            }
+            for name in results.models
+        }
         for row in results.samples
     ]
     return [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+
+
+def text_limit(sizes: list[int]) -> int:
+    """Characters of a completion that the page holds: all, or so many that it stays within what a browser opens."""
+    limit = max(sizes, default=0)
+    while sum(min(size, limit) for size in sizes) > MOST_CHARACTERS:
+        limit = limit * 3 // 4
+    return limit
+
+
+def shortened(text: str, limit: int) -> str:
+    """The beginning and the end of a text over the limit."""
+    if len(text) <= limit:
+        return text
+    head, tail = text[: 2 * limit // 3], text[len(text) - limit // 3 :]
+    left = len(text) - len(head) - len(tail)
+    return f"{head}\n[… {left:,} characters: results/evaluate/samples.jsonl has them …]\n{tail}"
 
 
 def disagreements(results: Results) -> list[dict[str, Any]]:

@@ -329,6 +329,18 @@ def test_every_completion_is_in_the_page(results: Params) -> None:
     assert page_of(results).count('id="completions-') == 3
 
 
+def test_long_completions_lose_their_middle_where_the_page_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems.text_limit([5, 90]) == 90
+    assert problems.text_limit([]) == 0
+    monkeypatch.setattr(problems, "MOST_CHARACTERS", 60)
+    limit = problems.text_limit([5, 90])
+    assert limit == 50  # 90, 67, 50: 5 + 50 characters are within 60
+    assert problems.shortened("a" * 50, limit) == "a" * 50
+    text = "a" * 40 + "b" * 30 + "c" * 20
+    left = "\n[… 41 characters: results/evaluate/samples.jsonl has them …]\n"
+    assert problems.shortened(text, limit) == "a" * 33 + left + "c" * 16
+
+
 def test_disagreements_are_counted_by_model_and_kind(results: Params) -> None:
     edit_samples(
         problem("a", sampled(1, 1, differs=["number", None]), sampled(0, 1, differs=["number", "prose"])),
