@@ -30,9 +30,9 @@ class Lengths:
 
 def measured(results: Results) -> Lengths:
     """In tokens where the evaluation counted them, else in characters."""
-    rows = [row[name] for row in results.samples for name in results.models]
+    rows = [row[name] for row in results.held_out for name in results.models]
     unit = "tokens" if rows and all(row.get("tokens") for row in rows) else "characters"
-    found = {name: by_kind([row[name] for row in results.samples], unit) for name in results.models}
+    found = {name: by_kind([row[name] for row in results.held_out], unit) for name in results.models}
     every = [value for kinds in found.values() for values in kinds.values() for value in values] or [0]
     width = nice((max(every) - min(every)) / BINS)
     first, last = min(every) // width, max(every) // width
@@ -53,7 +53,7 @@ def by_kind(rows: list[dict[str, Any]], unit: str) -> dict[str, list[int]]:
     for row in rows:
         sizes = row["tokens"] if unit == "tokens" else [len(text) for text in row["completions"]]
         for size, correct, finished in zip(sizes, row["correct"], row["finished"], strict=True):
-            found["cut off" if not finished else "right" if correct else "wrong"].append(size)
+            found["cut off" if not finished else "right" if correct > 0.5 else "wrong"].append(size)
     return found
 
 

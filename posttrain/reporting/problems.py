@@ -11,6 +11,7 @@ CHUNK = 32
 """Problems whose completions the page reads at once."""
 MOST_CHARACTERS = 100_000_000
 """Of all completions in a page; longer ones lose their middle."""
+HELD_OUT = "held out"
 OUTCOMES = ("lost", "gained", "wrong", "right")
 """In the order in which a person looks: from right to wrong, from wrong to right, wrong in both, right in both."""
 
@@ -20,7 +21,7 @@ def right(correct: list[float]) -> bool:
 
 
 def share(correct: list[float]) -> float:
-    return sum(map(bool, correct)) / len(correct)
+    return sum(value > 0.5 for value in correct) / len(correct)
 
 
 def outcome(before: list[float], after: list[float]) -> str:
@@ -41,7 +42,7 @@ def transitions(results: Results) -> list[dict[str, Any]]:
     found = []
     for before, after in pairs(results):
         counts = dict.fromkeys((*OUTCOMES, "more", "fewer"), 0)
-        for was, now in ((row[before]["correct"], row[after]["correct"]) for row in results.samples):
+        for was, now in ((row[before]["correct"], row[after]["correct"]) for row in results.held_out):
             counts[outcome(was, now)] += 1
             counts["more"] += share(now) > share(was)
             counts["fewer"] += share(now) < share(was)
@@ -52,7 +53,7 @@ def transitions(results: Results) -> list[dict[str, Any]]:
 def telling(results: Results, count: int) -> list[dict[str, Any]]:
     """Some problems in full: as many of each outcome as there are, those that got worse first."""
     by_outcome: dict[str, list[dict[str, Any]]] = {name: [] for name in OUTCOMES}
-    for row in results.samples:
+    for row in results.held_out:
         by_outcome[outcome(row["sft"]["correct"], row["grpo"]["correct"])].append(row)
     turns = [(turn, place, row) for place, rows in enumerate(by_outcome.values()) for turn, row in enumerate(rows)]
     chosen = sorted(turns, key=lambda item: item[:2])[:count]
@@ -61,28 +62,31 @@ def telling(results: Results, count: int) -> list[dict[str, Any]]:
 
 def index(results: Results) -> list[dict[str, Any]]:
     """What the page lists and filters by: of each problem its text, and of each sample a few numbers."""
+    further = len(results.held_out) < len(results.samples)
     return [
         {
             "id": str(row["id"]),
             "problem": row["problem"],
-            "answer": row["answer"],
-            "tags": tags(row),
+            "answer": str(row.get("answer", "")),
+            "tags": tags(row, further),
             "models": {name: samples(row[name]) for name in results.models},
         }
         for row in results.samples
     ]
 
 
-def tags(row: dict[str, Any]) -> list[str]:
-    """What else is known of a problem: whether training has seen it, its task, source or difficulty."""
-    named = [str(row[key]) for key in ("task", "source", "difficulty") if row.get(key) is not None]
-    return (["contaminated"] if row.get("contaminated") else []) + named
+def tags(row: dict[str, Any], further: bool) -> list[str]:
+    """What else is known of a problem: whether training has seen it, its task where there are further ones, its source
+    or difficulty."""
+    task = [str(row.get("task", HELD_OUT))] if further else []
+    named = [str(row[key]) for key in ("source", "difficulty") if row.get(key) is not None]
+    return [*task, *(["contaminated"] if row.get("contaminated") else []), *named]
 
 
 def samples(row: dict[str, Any]) -> dict[str, list[Any]]:
     none = [None] * len(row["completions"])
     return {
-        "correct": [int(bool(value)) for value in row["correct"]],
+        "correct": [int(value > 0.5) for value in row["correct"]],
         "finished": [int(bool(value)) for value in row["finished"]],
         "differs": row.get("differs", none),
         "lengths": row.get("tokens") or [len(text) for text in row["completions"]],
@@ -127,7 +131,7 @@ def shortened(text: str, limit: int) -> str:
 def disagreements(results: Results) -> list[dict[str, Any]]:
     """How often lighteval's own metric says something else, by model and kind of answer."""
     counts: dict[tuple[str, str, bool], int] = {}
-    for row in results.samples:
+    for row in results.held_out:
         for name in results.models:
             for kind, ours in zip(row[name].get("differs", []), row[name]["correct"], strict=False):
                 if kind is not None:

@@ -38,6 +38,11 @@ class Results:
         return {name: label for name, label in MODELS.items() if name in self.evaluation}
 
     @property
+    def held_out(self) -> list[dict[str, Any]]:
+        """The problems that the claim is of, without those of further tasks."""
+        return [row for row in self.samples if "task" not in row]
+
+    @property
     def adopted(self) -> bool:
         """Whether models/sft was taken as it is, without SFT here."""
         return "tokens_seen" not in self.sft

@@ -54,6 +54,7 @@ def tables(results: Results, transitions: list[dict[str, Any]], found: Lengths) 
         outcomes(results, transitions),
         lengths(results, found),
         training(results),
+        *([tasks(results)] if results.evaluation.get("tasks") else []),
     ]
 
 
@@ -72,6 +73,21 @@ def evaluation(results: Results) -> Table:
     names = metric_names(results.evaluation["sft"])
     rows = [[name, *(metric(results.evaluation[model], name) for model in models)] for name in names]
     return Table("evaluation", "Held-out evaluation", ["metric", *models.values()], rows)
+
+
+def tasks(results: Results) -> Table:
+    """pass@1 of each model on each further task, and the gain of the last over the one before it."""
+    models, found = results.models, results.evaluation["tasks"]
+    rows = [
+        [name, *(metric(block.get(model, {}), "pass@1") for model in models), last_gain(block)]
+        for name, block in found.items()
+    ]
+    return Table("tasks", "Further tasks, pass@1", ["task", *models.values(), "last gain"], rows)
+
+
+def last_gain(block: dict[str, Any]) -> str:
+    gains = block.get("gains")
+    return "{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**gains[-1]) if gains else "–"
 
 
 def metric(row: dict[str, Any], name: str) -> str:

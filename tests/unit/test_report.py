@@ -311,6 +311,27 @@ def test_outcomes_go_by_most_of_the_samples(results: Params) -> None:
     assert problems.outcome([1.0, 0.0], [0.0, 0.0]) == "wrong"  # half is not most
 
 
+def test_further_tasks_are_listed_and_not_part_of_the_claim(results: Params) -> None:
+    rows = [json.loads(line) for line in (paths.EVALUATE_RESULTS / "samples.jsonl").read_text().splitlines()]
+    other = problem("aime", sampled(0, 0), sampled(1, 1), task="aime24")
+    edit_samples(*rows, {key: value for key, value in other.items() if key != "answer"})
+    block = {
+        "sft": {"pass@1": 0.1, "pass@1_low": 0.0, "pass@1_high": 0.2},
+        "grpo": {"pass@1": 0.3},
+        "gains": [{"before": "sft", "after": "grpo", "mean": 0.2, "low": 0.1, "high": 0.3}],
+    }
+    clean = {"mean": 0.31, "low": 0.2, "high": 0.4, "verdict": "improved"}
+    edit(paths.EVALUATE_RESULTS / "metrics.json", lambda data: data | {"tasks": {"aime24": block}, "clean_gain": clean})
+    found = read(results)
+    assert problems.transitions(found)[0]["gained"] == 1
+    assert sum(row["count"] for row in lengths.measured(found).rows["grpo"].values()) == 2 * len(rows)
+    assert "aime" not in [row["id"] for row in problems.telling(found, 99)]
+    assert [row["tags"] for row in problems.index(found)] == [["held out"]] * len(rows) + [["aime24"]]
+    page = page_of(results)
+    assert "<td>0.100 [0.000, 0.200]</td><td>0.300</td><td>+0.200 [+0.100, +0.300]</td>" in page
+    assert "On the problems that training has not seen: +0.310 [+0.200, +0.400], improved." in page
+
+
 def test_some_problems_of_each_outcome_stand_in_plain_sight(results: Params) -> None:
     found = read(results)
     assert [row["id"] for row in problems.telling(found, 2)] == ["lost", "gained"]

@@ -70,6 +70,7 @@ function filterControls(rows, labels, pairs, set) {
   return {
     pair,
     outcome,
+    kind,
     shown: [search, everywhere, ...(pairs.length > 1 ? [pair] : []), outcome, kind, model, order, unfold],
   };
 }

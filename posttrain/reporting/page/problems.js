@@ -1,4 +1,5 @@
 const AT_ONCE = 40;
+const HELD_OUT = "held out";
 
 function explorer(place) {
   const { labels, pairs, unit } = read("data-problems");
@@ -107,6 +108,10 @@ function explorer(place) {
     wanted.pair = pair;
     controls.pair.value = String(pairs.indexOf(pair));
     controls.outcome.value = again ? "" : value;
+    if (rows.some((row) => row.tags.includes(HELD_OUT))) {
+      wanted.kind = again ? "" : `tag:${HELD_OUT}`;
+      controls.kind.value = wanted.kind;
+    }
     set("outcome", controls.outcome.value);
   });
   const controls = filterControls(rows, labels, pairs, set);
