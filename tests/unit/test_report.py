@@ -282,8 +282,11 @@ def test_rules_of_the_data_are_counted_in_and_out(results: Params) -> None:
     rule = {"name": "prose-gold", "reason": "with a gold that is prose", "in": 1040, "left_out": 3, "out": 1037}
     edit(paths.PREPARED / MANIFEST, lambda data: data | {"rules": [rule | {"examples": [example]}]})
     page = page_of(results)
+    assert "word for word in both" not in page
     row = '<th scope="row">with a gold that is prose</th><td>1,040</td><td>3</td> <td>1,037</td>'
     assert row in page
+    edit(paths.PREPARED / MANIFEST, lambda data: data | {"rules": [rule | {"name": "in-test-set", "examples": []}]})
+    assert "no problem stands word for word in both" in page_of(results)
     assert '<th scope="row">train:7</th><td>&lt;b&gt;What&lt;/b&gt;</td><td>see the proof</td>' in page
 
 
