@@ -14,7 +14,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean bench-rewards
+.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean bench bench-smoke bench-rewards
 
 run: setup
 	dvc repro
@@ -69,6 +69,15 @@ lint: $(VENV)/.complete
 	ruff format --check .
 	ruff check .
 	mypy
+
+# posttrain beside stock TRL on this machine, and the page that says so: docs/speed.md. Ten minutes on two idle cores.
+bench: setup
+	python benchmarks/speed.py
+	python docs/speed.py
+
+# Every kind of run of `make bench` once, in a minute; fails where the benchmark breaks, never for a time.
+bench-smoke: setup
+	python benchmarks/speed.py --smoke
 
 bench-rewards: setup
 	python benchmarks/rewards.py throughput
