@@ -12,10 +12,11 @@ and what became of it: `posttrain data --why`.
 
 import time
 
-from posttrain.data.equations import BUILT_IN
 from posttrain.data.golds import Golds
-from posttrain.data.prepared import counted, every_rule, preparing, require_problems, table_of
-from posttrain.data.problems import Problems
+from posttrain.data.prepared import counted, every_rule, preparing, require_problems, require_sound, table_of
+from posttrain.data.problems import TRAIN, Problems
+from posttrain.data.rules import ordered
+from posttrain.data.traces import Traces
 from posttrain.data.written import write
 from posttrain.judge.verifier import Verifier
 from posttrain.outputs.facts import Origin
@@ -30,17 +31,21 @@ def run(params: Params) -> None:
     began, made_from = time.monotonic(), Origin("prepare", params).record
     with preparing(made_from) as folder:
         problems = Problems(table_of(params, folder), params.prepare)
+        require_sound(problems)
         with Verifier(params.verifier.timeout_s, 1.0, params.launch.reward_workers) as verifier:
-            for rule in every_rule(params, Golds(verifier, folder / "verdicts.jsonl")):
+            golds = Golds(verifier, folder / "verdicts.jsonl")
+            for rule in every_rule(params, golds):
                 problems.apply(rule)
             require_problems(problems)
+            traces = Traces(problems, golds, ordered(problems, TRAIN), folder)
             with beside(PREPARED) as out:
-                counts = write(problems, folder, out, draws=params.prepare.dataset == BUILT_IN)
-                publish(out, PREPARED, made_from | {"rows": counts} | counted(problems))
+                counts = write(problems, traces, out)
+                publish(out, PREPARED, made_from | {"rows": counts} | counted(problems, traces))
     log_run("prepare", seconds=time.monotonic() - began)
     print(f"prepare | {counts['train']} training problems with {counts['sft']} traces | {counts['test']} held out")
-    for done in (done for done in problems.applied if done.rows_out):
-        notes = list(dict.fromkeys(example["note"] for example in done.examples if "note" in example))[:5]
-        shown = f", for instance {', '.join(map(repr, notes))}" if notes else ""
-        print(f"prepare | left out: {done.rows_out} {done.reason}{shown}")
+    for what, applied in (("", problems.applied), (" traces", traces.applied.values())):
+        for done in (done for done in applied if done.rows_out):
+            notes = list(dict.fromkeys(example["note"] for example in done.examples if "note" in example))[:5]
+            shown = f", for instance {', '.join(map(repr, notes))}" if notes else ""
+            print(f"prepare | left out: {done.rows_out}{what} {done.reason}{shown}")
     print(f"prepare | wrote {PREPARED}/ | next: posttrain sft")

@@ -15,6 +15,7 @@ from posttrain.data.golds import Golds
 from posttrain.data.problems import TEST, TRAIN, Problems, Rule
 from posttrain.data.sources import load
 from posttrain.data.table import Table, kept_on_disk
+from posttrain.data.traces import Traces
 from posttrain.errors import InputError
 from posttrain.params.schema import Params
 from posttrain.paths import PREPARING
@@ -58,22 +59,44 @@ def every_rule(params: Params, golds: Golds) -> Iterator[Rule]:
     yield rules.beyond(TEST, config.max_test)
 
 
-def counted(problems: Problems) -> dict[str, Any]:
+def counted(problems: Problems, traces: Traces) -> dict[str, Any]:
     """What a manifest says of the rules: each with what went in and out, and how many rows each reason cost."""
-    dropped: Counter[str] = Counter()
+    rules, of_traces = [rule.record() for rule in problems.applied], traces.record()
+    return {"rules": rules, "trace_rules": of_traces, "dropped": dropped(problems)}
+
+
+def dropped(problems: Problems) -> dict[str, int]:
+    """Rows left out, by the reason."""
+    found: Counter[str] = Counter()
     for rule in problems.applied:
-        dropped[rule.reason] += rule.rows_out
-    return {"rules": [rule.record() for rule in problems.applied], "dropped": dict(+dropped)}
+        found[rule.reason] += rule.rows_out
+    return dict(+found)
+
+
+def require_sound(problems: Problems) -> None:
+    """Raises: InputError if more rows are faulty than params allow, with the reasons."""
+    limit, number = problems.params.max_faulty_frac, len(problems.faults)
+    if number <= limit * len(problems):
+        return
+    reasons = Counter(problems.faults.values()).most_common(5)
+    first = {fault: row for row, fault in reversed(problems.faults.items())}
+    told = "; ".join(f"{count} times {fault}, first in {problems.name(first[fault])}" for fault, count in reasons)
+    raise InputError(
+        f"params.yaml: prepare.dataset ({problems.sources[next(iter(problems.faults))]})",
+        got=f"{number} of {len(problems)} rows that cannot be used: {told}",
+        wanted=f"at most a share of {limit:g} (prepare.max_faulty_frac)",
+        do="check prepare.columns, mend the rows, or raise prepare.max_faulty_frac: they are left out then",
+    )
 
 
 def require_problems(problems: Problems) -> None:
     """Raises: InputError if one of the sets is empty."""
     for name, part in (("training", TRAIN), ("test", TEST)):
         if not problems.rows(part):
-            dropped = sorted(counted(problems)["dropped"].items())
+            reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped(problems).items()))
             raise InputError(
                 f"params.yaml: prepare ({problems.params.dataset})",
-                got=f"no {name} problems; left out: {', '.join(f'{n} {reason}' for reason, n in dropped) or 'none'}",
+                got=f"no {name} problems; left out: {reasons or 'none'}",
                 wanted="one at least",
                 do="check answer_pattern, columns, the splits and the bounds",
             )

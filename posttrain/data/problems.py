@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.data.table import Table
+from posttrain.judge.answers import BOXED, last_boxed
 from posttrain.params.schema import Prepare
 
 EXAMPLES = 10
@@ -91,10 +92,10 @@ class Problems:
                 if fault is not None:
                     self.faults[number] = fault
             for number, answer in enumerate(batch["answer"], first):
-                match = pattern.search(answer) if pattern and answer else None
-                if pattern and answer and (match is None or match[1] is None):
+                gold = gold_in(answer or "", pattern)
+                if gold is None:
                     self.unmatched.append(number)
-                self.golds.append(((match[1] or "") if match else answer or "").strip())
+                self.golds.append((gold or "").strip())
             self.texts += [(text or "").strip() for text in batch["problem"]]
             self.uses += map(sys.intern, batch["use"])
             self.sources += map(sys.intern, batch["source"])
@@ -149,6 +150,19 @@ class Problems:
         if out.into is not None:
             shown |= {"into": self.name(out.into), "into_problem": self.texts[out.into][:EXAMPLE_CHARS]}
         return shown
+
+
+def gold_in(answer: str, pattern: re.Pattern[str] | None) -> str | None:
+    r"""The gold: group 1 of the pattern, or all of the answer; None where the pattern finds none.
+
+    In a \boxed{} it ends where the braces match, which no regular expression can say.
+    """
+    if pattern is None or not answer:
+        return answer
+    match = pattern.search(answer)
+    if match is None or match[1] is None:
+        return None
+    return last_boxed(answer) or match[1] if answer[: match.start(1)].endswith(BOXED) else match[1]
 
 
 def key_of(text: str) -> bytes:

@@ -2,17 +2,16 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from posttrain.data.problems import TEST, TRAIN, Problems
+from posttrain.data.problems import TEST, Problems
 from posttrain.data.rules import ordered
-from posttrain.data.shuffle import Shuffle
-from posttrain.data.traces import completions
+from posttrain.data.traces import Traces
 
 LARGE = 100 * 2**20
 """Characters of traces from which on they are written as Parquet."""
@@ -21,24 +20,15 @@ ROW_GROUP = 5000
 SFT = pa.schema([(name, pa.large_string()) for name in ("id", "problem", "completion")])
 
 
-def write(problems: Problems, folder: Path, out: Path, draws: bool) -> dict[str, int]:
-    """The files of data/prepared; how many rows each has. `draws`: equal traces of a problem are several."""
-    order = ordered(problems, TRAIN)
-    traces = completions(problems, order, folder)
-    for_grpo = [row for row in order if problems.uses[row] != "sft"]
-    counts = {"sft": write_traces(sft_rows(problems, order, traces, draws), out, large=traces.bytes > LARGE)}
+def write(problems: Problems, traces: Traces, out: Path) -> dict[str, int]:
+    """The files of data/prepared; how many rows each has."""
+    traces.collect()
+    for_grpo = [row for row in traces.order if problems.uses[row] != "sft"]
+    counts = {"sft": write_traces(traces.rows(), out, large=traces.shuffle.bytes > LARGE)}
     for name, rows in (("train", for_grpo), ("test", ordered(problems, TEST))):
-        write_lines(out / f"{name}.jsonl", (problem_row(problems, row) for row in rows))
-        counts[name] = len(rows)
-    pq.write_table(fates(problems), out / "fates.parquet", compression="zstd")
+        counts[name] = write_lines(out / f"{name}.jsonl", (problem_row(problems, row) for row in rows))
+    pq.write_table(fates(problems, traces), out / "fates.parquet", compression="zstd")
     return counts
-
-
-def sft_rows(problems: Problems, order: list[int], traces: Shuffle, draws: bool) -> Iterator[dict[str, str]]:
-    for place, found in groupby(traces.ordered(), key=lambda item: item[0]):
-        row, texts = order[place], [text for _, _, text in found]
-        for text in texts if draws else dict.fromkeys(texts):
-            yield {"id": problems.id(row), "problem": problems.texts[row], "completion": text}
 
 
 def problem_row(problems: Problems, row: int) -> dict[str, Any]:
@@ -66,7 +56,7 @@ def write_traces(rows: Iterator[dict[str, str]], out: Path, large: bool) -> int:
     return number
 
 
-def fates(problems: Problems) -> pa.Table:
+def fates(problems: Problems, traces: Traces) -> pa.Table:
     """One row for each row of the sources: where it is from, its id, and what became of it."""
     names = [rule.name for rule in problems.applied]
     numbers = range(len(problems))
@@ -78,5 +68,6 @@ def fates(problems: Problems) -> pa.Table:
         "fate": pa.array(["kept" if fate == -1 else names[fate] for fate in problems.fate]).dictionary_encode(),
         "into": pa.array([None if into == -1 else problems.name(into) for into in problems.into.tolist()], pa.string()),
         "note": pa.array([problems.notes.get(row) for row in numbers], pa.string()),
+        "traces_left_out": pa.array([", ".join(traces.fates.get(row, [])) or None for row in numbers], pa.string()),
     }
     return pa.table(columns)

@@ -149,6 +149,17 @@ class Columns(Section):
     """Further columns that rewards need, carried along as they are."""
 
 
+class TraceRules(Section):
+    """Which traces SFT does not get. Those that are empty, cut off, with tags out of order or repeated go in any
+    case."""
+
+    contradicting: Literal["drop", "keep"]
+    """Traces whose own conclusion (answer block, last box or `####` line) the judge finds to differ from the gold:
+    `keep` leaves them their own answer. Those of the built-in equations are kept: their mistakes are meant."""
+    max_chars: int | None = Field(ge=1)
+    """Characters of the longest trace, tags and answer included; null for any. `sft.max_length` counts tokens."""
+
+
 class Prepare(Section):
     """Source of the problems, and which of them train and which evaluate."""
 
@@ -179,6 +190,11 @@ class Prepare(Section):
     drop_golds: list[Kind]
     """Kinds of gold whose problems are left out, such as `prose`: more than four words, or a placeholder (`proof`,
     `MCQ`). Golds that the judge cannot read are left out in any case."""
+    traces: TraceRules
+    """Traces that SFT does not get."""
+    max_faulty_frac: float = Field(ge=0, le=1)
+    """Share of the rows of the sources that may be faulty, without a problem or a gold for instance: they are left
+    out and counted. More of them stop the stage."""
     equations: Equations
     """Problems of the built-in source."""
 

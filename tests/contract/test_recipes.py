@@ -18,7 +18,7 @@ from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.work import Work, grpo_work, sft_work
 from posttrain.data.prepared import table_of
 from posttrain.data.problems import TRAIN, Problems
-from posttrain.data.traces import completions
+from posttrain.data.traces import Traces
 from posttrain.params.file import load_params, read_yaml
 from posttrain.params.recipes import apply_recipe, list_recipes
 from posttrain.params.schema import Params
@@ -219,8 +219,9 @@ def test_traces_are_the_verified_ones_and_prepare_takes_them(recipes: Path) -> N
     assert traces["OUT"].parent == Path(params.prepare.dataset)
     problems = Problems(table_of(params, Path("made")), params.prepare)
     problems.part[:] = TRAIN
-    found = completions(problems, problems.rows(), Path("made")).ordered()
-    assert "<think>\nTwo.\n</think>\n<answer>\n2\n</answer>" in [text for _, _, text in found]
+    traces = Traces(problems, None, problems.rows(), Path("made"))
+    traces.collect()
+    assert "<think>\nTwo.\n</think>\n<answer>\n2\n</answer>" in [row["completion"] for row in traces.rows()]
 
 
 def test_the_commit_of_the_traces_is_that_of_the_tutorial() -> None:

@@ -21,7 +21,7 @@ from posttrain.data.problems import TEST, TRAIN, Problems, held_out, key_of
 from posttrain.data.shuffle import Shuffle
 from posttrain.data.sources import load_rows, read_lines
 from posttrain.data.table import Table, kept_on_disk
-from posttrain.data.traces import completions
+from posttrain.data.traces import Traces
 from posttrain.errors import InputError
 from posttrain.judge.kinds import Kind
 from posttrain.outputs.manifest import MANIFEST, require_complete
@@ -95,9 +95,16 @@ def out(problems: Problems) -> dict[str, int]:
     return {rule.reason: rule.rows_out for rule in problems.applied if rule.rows_out}
 
 
-def traces_of(problems: Problems) -> list[str]:
-    order = rules.ordered(problems, TRAIN)
-    return [text for _, _, text in completions(problems, order, Path(tempfile.mkdtemp(dir="."))).ordered()]
+def traces_of(problems: Problems, golds: Golds | None = None) -> list[str]:
+    traces = collected(problems, golds)
+    return [row["completion"] for row in traces.rows()]
+
+
+def collected(problems: Problems, golds: Golds | None = None) -> Traces:
+    folder = Path(tempfile.mkdtemp(dir="."))
+    traces = Traces(problems, golds, rules.ordered(problems, TRAIN), folder)
+    traces.collect()
+    return traces
 
 
 def save(path: str, *rows: dict[str, Any]) -> None:
@@ -488,7 +495,7 @@ def test_equal_problems_with_one_gold_keep_all_their_traces(
     rows = [a("a b", "1", "x"), a("c", "1", "w"), a("A  b", "1", "y", "x"), a("A b", "2", "z")]
     found = problems_of(params_with(ROWS), rows)
     apply_duplicates(found, Golds(verifier, Path("verdicts")))
-    assert [re.split("\n", text)[1] for text in traces_of(found)] == ["w", "x", "y", "x"]
+    assert [re.split("\n", text)[1] for text in traces_of(found)] == ["w", "x", "y"]
 
 
 def test_a_problem_for_grpo_is_the_one_that_stays(project: Path, params_with: ParamsWith, verifier: Verifier) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from posttrain.commands.check.rules import Finding, enough_problems, later
-from posttrain.commands.check.scores import dry_run, golds, golds_of_their_problems
+from posttrain.commands.check.scores import dry_run, form_of_traces, golds, golds_of_their_problems
 from posttrain.commands.check.workspace import Workspace
 from posttrain.grpo.health import reward_weights
 from posttrain.paths import PREPARED
@@ -55,7 +55,9 @@ def check_rewards(work: Workspace) -> list[Finding]:
         numbers = [number for number, (_, other, _) in enumerate(tried) if other == kind]
         return {name: [values[number] for number in numbers] for name, values in scores.items()}
 
-    return dry_run(scores_of("right"), scores_of("wrong"), scores_of("trace"), reward_weights(work.params))
+    weights, taught = reward_weights(work.params), scores_of("trace")
+    form = [] if work.params.sft is None else form_of_traces(taught, weights)
+    return [*dry_run(scores_of("right"), scores_of("wrong"), taught, weights), *form]
 
 
 def check_traces(work: Workspace) -> list[Finding]:

@@ -65,6 +65,19 @@ def right_and_wrong(right: Scores, wrong: Scores, traces: Scores) -> list[Findin
     return [Finding("ok", name, where, f"1 and 0 on {len(right['accuracy'])} problems each")]
 
 
+def form_of_traces(traces: Scores, weights: Mapping[str, float]) -> list[Finding]:
+    """SFT must not teach a form that GRPO then pays nothing for."""
+    values = traces.get("format", ())
+    if not weights.get("format") or not values:
+        return []
+    name, where = "form of the traces", "rewards.format"
+    if any(values):
+        return [Finding("ok", name, where, f"{mean(values):.1%} of {len(values)} traces have it")]
+    saw = f"none of {len(values)} traces has the form that the run rewards"
+    why = "SFT would teach another form, and every completion would begin with a format reward of 0."
+    return [Finding("fault", name, where, saw, why, "Look at data/prepared/sft and prepare.columns.")]
+
+
 def golds_of_their_problems(own: Sequence[bool | None], others: Sequence[bool | None]) -> Finding:
     """Verdicts of traces against the gold of their problem, and of the same traces against golds of other problems.
 
