@@ -94,6 +94,10 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, description=text).set_defaults(run=run_stage)
     text = "what is known to go wrong, before anything is spent; exit code 2 if something cannot work"
     commands.add_parser("check", help=text, description=text).set_defaults(run=run_check)
+    text = "the data card of data/prepared: sources, what each rule left out with examples, lengths"
+    data = commands.add_parser("data", help=text, description=text)
+    data.add_argument("--why", metavar="ID|SOURCE:ROW|TEXT", help="what became of a row of the sources")
+    data.set_defaults(run=run_data)
     add_plan(commands)
     text = "ask a trained model; without --ask, one problem a line"
     chat = commands.add_parser("chat", help=text, description=text)
@@ -234,6 +238,15 @@ def run_check(arguments: argparse.Namespace) -> int:
     from posttrain.paths import PARAMS
 
     return 0 if run(load_params(PARAMS)) else EXIT_WRONG_INPUT
+
+
+def run_data(arguments: argparse.Namespace) -> None:
+    quiet()
+    from posttrain.commands import data
+    from posttrain.params.file import load_params
+    from posttrain.paths import PARAMS
+
+    data.show(load_params(PARAMS)) if arguments.why is None else data.why(arguments.why)
 
 
 def run_plan(arguments: argparse.Namespace) -> None:

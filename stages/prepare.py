@@ -1,8 +1,8 @@
 """Stage 1: problems, gold answers and teacher traces in one form, training and held-out problems apart.
 
 Reads   the `prepare` and `verifier` sections: a source of problems (built-in equations, a file, a folder, the Hub)
-Writes  data/prepared/{sft,train,test}.jsonl (many traces: sft.parquet), fates.parquet, and a manifest that counts every
-        row left out and why
+Writes  data/prepared/{sft,train,test}.jsonl (many traces: sft.parquet), fates.parquet, card.md, and a manifest that
+        counts every row left out and why
 Run     posttrain prepare
 
 `sft` has {id, problem, completion}, one row a trace; `train` and `test` have {id, problem, answer} and the columns to
@@ -12,6 +12,7 @@ and what became of it: `posttrain data --why`.
 
 import time
 
+from posttrain.data.card import card, markdown
 from posttrain.data.golds import Golds
 from posttrain.data.prepared import counted, every_rule, preparing, require_problems, require_sound, table_of
 from posttrain.data.problems import TRAIN, Problems
@@ -40,12 +41,14 @@ def run(params: Params) -> None:
             traces = Traces(problems, golds, ordered(problems, TRAIN), folder)
             with beside(PREPARED) as out:
                 counts = write(problems, traces, out)
-                publish(out, PREPARED, made_from | {"rows": counts} | counted(problems, traces))
+                facts = made_from | {"rows": counts, "card": card(problems, traces)} | counted(problems, traces)
+                (out / "card.md").write_text(markdown(facts), encoding="utf-8")
+                publish(out, PREPARED, facts)
     log_run("prepare", seconds=time.monotonic() - began)
     print(f"prepare | {counts['train']} training problems with {counts['sft']} traces | {counts['test']} held out")
     for what, applied in (("", problems.applied), (" traces", traces.applied.values())):
         for done in (done for done in applied if done.rows_out):
-            notes = list(dict.fromkeys(example["note"] for example in done.examples if "note" in example))[:5]
+            notes = list(dict.fromkeys(example["note"][:80] for example in done.examples if "note" in example))[:5]
             shown = f", for instance {', '.join(map(repr, notes))}" if notes else ""
             print(f"prepare | left out: {done.rows_out}{what} {done.reason}{shown}")
     print(f"prepare | wrote {PREPARED}/ | next: posttrain sft")

@@ -1,6 +1,7 @@
 """From the solutions of the sources to what SFT imitates, and the rules that leave some out."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ class Made:
     gold: str
     conclusion: str | None
     """What the judge has to compare with the gold; None for nothing."""
+    silent: bool = False
+    """Whether the trace concludes nothing of its own."""
 
 
 class Traces:
@@ -55,7 +58,9 @@ class Traces:
         self.order = order
         self.shuffle = Shuffle(folder, len(order), problems.table.text_bytes)
         self.applied = {name: Applied(name, reason, 0) for name, reason in REASONS.items()}
-        self.total = 0
+        self.total = self.without_conclusion = 0
+        self.lengths: Counter[int] = Counter()
+        """Of the traces that are left, in characters: how many are below each power of two."""
         self.fates: dict[int, list[str]] = {}
         """Names of the rules that left out traces of a row."""
         self.draws = problems.params.dataset == BUILT_IN
@@ -88,6 +93,7 @@ class Traces:
             elif id(made) in wrong:
                 self.leave_out(made.row, "contradicting", f"concludes {made.conclusion}; the gold is {made.gold}")
             else:
+                self.without_conclusion += made.silent
                 self.shuffle.add(self.places[self.problems.owner(made.row)], made.row, made.completion)
 
     def leave_out(self, row: int, name: str, shown: str) -> None:
@@ -110,6 +116,7 @@ class Traces:
                 self.leave_out(row, "repeated", text)
                 continue
             seen.add(text)
+            self.lengths[bin_of(len(text))] += 1
             owner = self.order[place]
             yield {"id": self.problems.id(owner), "problem": self.problems.texts[owner], "completion": text}
 
@@ -121,6 +128,11 @@ class Traces:
             left -= rule.rows_out
             found.append(rule.record())
         return found
+
+
+def bin_of(length: int) -> int:
+    """The power of two that a length is below, 64 at least."""
+    return max(64, 1 << length.bit_length())
 
 
 def solutions_of(problems: Problems) -> Iterator[tuple[int, list[str]]]:
@@ -157,7 +169,8 @@ class Form:
         if self.max_chars is not None and len(completion) > self.max_chars:
             return Made(row, solution, None, "too-long", gold, None)
         differs = found.conclusion is not None and gold and found.conclusion != gold
-        return Made(row, solution, completion, "", gold, found.conclusion if differs else None)
+        asked = found.conclusion if differs else None
+        return Made(row, solution, completion, "", gold, asked, silent=found.conclusion is None)
 
     def completion(self, trace: Trace, gold: str) -> str | None:
         if not self.answered and not trace.tagged:

@@ -573,7 +573,7 @@ def test_equations_end_to_end(project: Path, params_with: ParamsWith) -> None:
     assert manifest["dropped"] == {}
     assert manifest["files"] == {
         name: hashlib.sha256((PREPARED / name).read_bytes()).hexdigest()
-        for name in ("sft.jsonl", "train.jsonl", "test.jsonl", "fates.parquet")
+        for name in ("sft.jsonl", "train.jsonl", "test.jsonl", "fates.parquet", "card.md")
     }
     assert list(PREPARED.parent.glob(".*")) == []
 
@@ -652,7 +652,7 @@ def test_the_caps_hold_and_the_order_of_the_file_does_not_matter(project: Path, 
     prepare.run(params)
     again = contents(PREPARED)
     # They name the source rows.
-    assert {name for name in first if again[name] != first[name]} == {MANIFEST, "fates.parquet"}
+    assert {name for name in first if again[name] != first[name]} == {MANIFEST, "card.md", "fates.parquet"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""The data card of data/prepared, and what became of a row of the sources; `posttrain data`.
+
+Reads   data/prepared/{manifest.json,card.md,fates.parquet}; for lengths in tokens, the base's tokenizer if it is here
+"""
+
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from posttrain.commands.check.workspace import SAMPLE, Workspace
+from posttrain.data.card import bars, histogram
+from posttrain.data.problems import key_of
+from posttrain.data.traces import bin_of
+from posttrain.errors import InputError
+from posttrain.outputs.manifest import require_complete
+from posttrain.params.schema import Params
+from posttrain.paths import PREPARED
+
+
+def show(params: Params) -> None:
+    require_complete(PREPARED, "prepare")
+    print((PREPARED / "card.md").read_text(encoding="utf-8"), end="")
+    with Workspace(params) as work:
+        if work.params.model.name_or_path != "scratch" and work.base_tokenizer is not None and work.traces:
+            lengths = Counter(bin_of(tokens) for _, tokens in work.trace_lengths("sft"))
+            print(f"\n## Traces by tokens, {SAMPLE} of them at most\n\n```\n{bars(histogram(lengths))}\n```")
+
+
+def why(asked: str) -> None:
+    """What became of the rows with an id, of SOURCE:ROW, or of the problem that is the text.
+
+    Raises: InputError if there is none.
+    """
+    manifest = require_complete(PREPARED, "prepare")
+    fates = pq.read_table(PREPARED / "fates.parquet")
+    found = fates.filter(pc.equal(fates["id"], asked))
+    if not found.num_rows:
+        found = fates.filter(at(fates, asked))
+    if not found.num_rows:
+        found = fates.filter(pc.equal(fates["id"], key_of(asked).hex()[:12]))
+    if not found.num_rows:
+        sources = ", ".join(sorted(set(fates["source"].unique().to_pylist())))
+        raise InputError(
+            f"posttrain data --why {asked!r:.80}",
+            got="no such row",
+            wanted=f"an id of data/prepared, SOURCE:ROW (of {sources}; rows from 0), or the whole text of a problem",
+            do="look at data/prepared/card.md",
+        )
+    reasons = {rule["name"]: rule["reason"] for name in ("rules", "trace_rules") for rule in manifest[name]}
+    for line in found.to_pylist():
+        print(f"data | {told(line, reasons)}")
+
+
+def at(fates: pa.Table, asked: str) -> Any:
+    """Which row is the one of SOURCE:ROW, in each split."""
+    source, _, row = asked.rpartition(":")
+    number = int(row) if row.isdecimal() and len(row) < 19 else -1
+    return pc.and_(pc.equal(fates["source"].cast("string"), source), pc.equal(fates["row"], number))
+
+
+def told(line: dict[str, Any], reasons: dict[str, str]) -> str:
+    """One row's fate as a sentence."""
+    place = f"{line['source']}:{line['row']} ({line['split']}, id {line['id']})"
+    if line["fate"] == "kept":
+        fate = "kept"
+    elif line["into"] is not None:
+        fate = f"one problem with {line['into']} ({reasons[line['fate']]})"
+    else:
+        fate = f"left out, one of the rows {reasons[line['fate']]}"
+    note = f": {line['note']}" if line["note"] else ""
+    names = (line["traces_left_out"] or "").split(", ") if line["traces_left_out"] else []
+    traces = "".join(f"; {count} of its traces left out, {reasons[name]}" for name, count in Counter(names).items())
+    return f"{place} | {fate}{note}{traces}"
