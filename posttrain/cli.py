@@ -19,7 +19,7 @@ STAGES = {
     "prepare": "problems, golds and teacher traces: data/prepared/",
     "sft": "supervised fine-tuning on the traces: models/sft/",
     "grpo": "reinforcement learning against verifiable rewards: models/grpo/",
-    "evaluate": "both models on held-out problems with lighteval: results/evaluate/",
+    "evaluate": "the models on held-out problems and benchmarks: results/evaluate/; or any models that are named",
     "report": "one page with curves, tables and samples: results/report.html",
 }
 
@@ -91,7 +91,10 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action=Version, nargs=0, help="of posttrain, and of what decides its results")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in STAGES.items():
-        commands.add_parser(name, help=text, description=text).set_defaults(run=run_stage)
+        stage = commands.add_parser(name, help=text, description=text)
+        stage.set_defaults(run=run_stage)
+        if name == "evaluate":
+            add_evaluate(stage)
     text = "what is known to go wrong, before anything is spent; exit code 2 if something cannot work"
     commands.add_parser("check", help=text, description=text).set_defaults(run=run_check)
     text = "the data card of data/prepared: sources, what each rule left out with examples, lengths"
@@ -114,8 +117,11 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("gate", help=text, description=text).set_defaults(run=run_gate)
     text = "two evaluations of the same problems: commits, experiments, folders, or two models of one"
     compare = commands.add_parser("compare", help=text, description=text)
-    for name in ("first", "second"):
-        compare.add_argument(name, metavar="WHAT[:MODEL]", help="workspace, a folder or a revision; grpo if no model")
+    compare.add_argument(
+        "evaluations", nargs="+", metavar="WHAT[:MODEL]", help="workspace, a folder or a revision; grpo if no model"
+    )
+    compare.add_argument("--task", metavar="NAME", help="held_out if not given, or the only one")
+    compare.add_argument("--seeds", action="store_true", help="one method with several seeds: mean and spread")
     compare.set_defaults(run=run_compare)
     text = "score completions in a .jsonl or .parquet file with the rewards of params.yaml: a table and histograms"
     rewards = commands.add_parser("rewards", help=text, description=text)
@@ -151,6 +157,23 @@ class Version(argparse.Action):
             except PackageNotFoundError:
                 print(f"{package} is not in this environment")
         parser.exit()
+
+
+def add_evaluate(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("models", nargs="*", metavar="MODEL", help="folders, or NAME@COMMIT on the Hub; none: the stage")
+    stage.add_argument("--tasks", metavar="LIST", help="held_out, FILE.jsonl, gsm8k, gsm8k=FOLDER, math_500, …")
+    stage.add_argument("--output", type=Path, metavar="DIR", help="results/evaluations/NAME if not given")
+    stage.add_argument("--dtype", choices=["float32", "bfloat16"], help="that of the checkpoint if not given")
+    stage.add_argument("--system", metavar="TEXT", help="system message")
+    stage.add_argument("--temperature", type=temperature, metavar="T")
+    stage.add_argument("--top-p", type=positive(float, 1), metavar="P")
+    for name in ("samples", "max-new-tokens", "batch-size", "limit", "seed"):
+        stage.add_argument(f"--{name}", type=positive(int), metavar="N")
+    stage.set_defaults(run=run_evaluate)
+
+
+def temperature(text: str) -> float:
+    return float(text) and float(positive(float)(text))
 
 
 def add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -213,6 +236,29 @@ def run_stage(arguments: argparse.Namespace) -> None:
     from posttrain.run_stage import run_stage
 
     run_stage(arguments.command)
+
+
+def run_evaluate(arguments: argparse.Namespace) -> None:
+    """The stage, unless models are named."""
+    options = {key: value for key, value in vars(arguments).items() if key not in ("command", "run", "models")}
+    if arguments.models:
+        quiet()
+        from posttrain.commands.evaluate import run
+        from posttrain.processes.signals import sigterm_exits
+
+        with sigterm_exits():
+            run(arguments.models, options)
+        return
+    if given := [f"--{key.replace('_', '-')}" for key, value in options.items() if value is not None]:
+        from posttrain.errors import InputError
+
+        raise InputError(
+            "posttrain evaluate",
+            got=f"{', '.join(given)} without a model: the stage does what params.yaml says",
+            wanted="models to evaluate with options, such as models/grpo, or no options",
+            do="name them, or change the `evaluate` section of params.yaml",
+        )
+    run_stage(arguments)
 
 
 def quiet() -> None:
@@ -284,8 +330,12 @@ def run_gate(arguments: argparse.Namespace) -> None:
 
 def run_compare(arguments: argparse.Namespace) -> None:
     from posttrain.commands.compare import compare
+    from posttrain.commands.seeds import seeds
 
-    compare(arguments.first, arguments.second)
+    if arguments.seeds:
+        seeds(arguments.evaluations, arguments.task)
+    else:
+        compare(arguments.evaluations, arguments.task)
 
 
 def run_rewards(arguments: argparse.Namespace) -> None:

@@ -1,29 +1,36 @@
 """Stage 4: models/sft and models/grpo on the held-out problems, judged as in training, compared with statistics.
 
-Reads   models/sft/, models/grpo/, the base if `evaluate.base`, data/prepared/test.jsonl; the `model`, `prompts`,
-        `verifier` and `evaluate` sections
+Reads   models/sft/, models/grpo/, the base if `evaluate.base`, data/prepared/test.jsonl, the data of further tasks; the
+        `model`, `prompts`, `verifier` and `evaluate` sections
 Writes  results/evaluate/metrics.json and, for each problem and model, completions and verdicts in samples.jsonl; a
         manifest says which models they are of
 Run     posttrain evaluate; `posttrain gate` reads the metrics and fails if the gain is too small
 
-lighteval runs in `.venv-lighteval`, because its dependencies exclude those of dvc and math-verify. It generates with
-transformers, or judges completions that vLLM servers gave (`evaluate.use_vllm`).
+Completions come from the models in this process, or from vLLM servers (`evaluate.use_vllm`), or are kept from a run
+that asked the same. lighteval judges them too, in `.venv-lighteval`, because its dependencies exclude those of dvc and
+math-verify.
 """
 
 import time
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from posttrain import paths
-from posttrain.evaluation.completions import complete
-from posttrain.evaluation.lighteval_process import MODELS, run_lighteval, spec
-from posttrain.evaluation.metrics import join, require_golds, show, summary
-from posttrain.evaluation.rows import models
+from posttrain.evaluation.evaluation import Found, evaluate
+from posttrain.evaluation.generators import Generator, Transformers
+from posttrain.evaluation.lighteval_process import Lighteval
+from posttrain.evaluation.metrics import block, show, summary
+from posttrain.evaluation.settings import Settings
+from posttrain.evaluation.subjects import MODELS, Subject, models
+from posttrain.evaluation.tasks import HELD_OUT, asked_of, load
+from posttrain.evaluation.vllm_generator import VLLMServer
 from posttrain.outputs.facts import Origin
 from posttrain.outputs.manifest import (
     MANIFEST,
     beside,
     file_hashes,
     publish_files,
-    read_jsonl,
     unpublished,
     write_json,
     write_jsonl,
@@ -41,25 +48,38 @@ def run(params: Params) -> None:
     manifests = {stage: require_out(folder, stage) for stage, folder in MODELS.items()}
     require_child(paths.GRPO_MODEL, manifests["grpo"], paths.SFT_MODEL)
     made_from = Origin("evaluate", params).record
-    problems = read_jsonl(paths.PREPARED / "test.jsonl")
-    require_golds(problems)
-    with unpublished("evaluate") as folder:
-        compared = models(params, folder)
-        task = spec(params, problems, compared, folder)
-        if params.evaluate.use_vllm:
-            task["completions"], vllm = complete(params, problems, compared)
-        outcome = run_lighteval(task, folder, params.launch.evaluate_timeout_s)
-        if params.evaluate.use_vllm:
-            outcome["versions"]["vllm"] = vllm
-        with Verifier(params.verifier.timeout_s, 1.0, params.launch.reward_workers) as verifier:
-            samples = join(problems, outcome, verifier)
-            metrics = summary(samples, outcome, params, verifier)
+    settings = Settings.of(params)
+    with unpublished("evaluate") as folder, Verifier(params.verifier.timeout_s, 1.0, params.launch.reward_workers) as v:
+        runner = Lighteval(folder, settings.system, settings.num_samples, params.launch.evaluate_timeout_s)
+        tasks = load(asked_of(params.evaluate.tasks), runner, None, v)
+        subjects = [
+            Subject(name, path, settings.system, settings.trust_remote_code)
+            for name, path in models(params, folder).items()
+        ]
+        found = evaluate(subjects, tasks, settings, partial(generator, params, settings), runner, v)
+    metrics = metrics_of(found, params)
     with beside(paths.EVALUATE_RESULTS) as out:
         write_json(out / "metrics.json", metrics)
-        write_jsonl(out / "samples.jsonl", samples)
-        write_json(out / MANIFEST, made_from | {"lighteval": outcome["versions"], "files": file_hashes(out)})
+        write_jsonl(out / "samples.jsonl", samples(found))
+        write_json(out / MANIFEST, made_from | {"lighteval": found.versions, "files": file_hashes(out)})
         publish_files(out, paths.EVALUATE_RESULTS)
     seconds = time.monotonic() - began
-    log_run("evaluate", seconds=seconds, **outcome["versions"])
+    log_run("evaluate", seconds=seconds, **found.versions)
     show(metrics)
     print(f"evaluate | wrote {paths.EVALUATE_RESULTS}/ in {seconds:.0f} s | next: posttrain report")
+
+
+def generator(params: Params, settings: Settings, folder: Path) -> Generator:
+    return VLLMServer(folder, params) if params.evaluate.use_vllm else Transformers(folder, settings, params.launch)
+
+
+def metrics_of(found: Found, params: Params) -> dict[str, Any]:
+    """The claim, which is of the held-out problems, and a block for each further task."""
+    claim = summary(found.rows[HELD_OUT], found.metrics[HELD_OUT], params.evaluate.gate.min_gain)
+    further = {name: block(rows, found.metrics[name]) for name, rows in found.rows.items() if name != HELD_OUT}
+    return claim | ({"tasks": further} if further else {})
+
+
+def samples(found: Found) -> list[dict[str, Any]]:
+    """Rows of all tasks; those that are not held out say theirs."""
+    return [row if task == HELD_OUT else {"task": task, **row} for task, rows in found.rows.items() for row in rows]

@@ -2,7 +2,7 @@
 
 Reads   results/evaluate/samples.jsonl of each; that of a commit or an experiment from DVC's cache
 Run     posttrain compare A B, each `WHAT` or `WHAT:MODEL`: `workspace`, a folder, or a revision as git names it; `grpo`
-        if no model is named
+        if no model is named, or the only one
 
 Nothing is generated: what was evaluated is compared, problem by problem, by the statistics of the evaluation.
 """
@@ -15,12 +15,12 @@ from typing import Any
 
 from posttrain.commands.chat import printable
 from posttrain.errors import InputError
-from posttrain.evaluation.rows import ROWS
 from posttrain.evaluation.statistics import compared, interval
 from posttrain.paths import EVALUATE_RESULTS
 
 SAMPLES = EVALUATE_RESULTS / "samples.jsonl"
 WORKSPACE = "workspace"
+HELD_OUT = "held_out"
 SHOWN = 5
 """Problems of each kind that are printed."""
 
@@ -38,12 +38,19 @@ class Evaluated:
         return len(next(iter(self.right.values())))
 
 
-def compare(first: str, second: str) -> None:
+def compare(evaluations: list[str], task: str | None = None) -> None:
     """Print pass@1 of both, the gain of the second over the first, and the problems whose answers changed.
 
-    Raises: InputError if one cannot be read, or if they have no problems in common.
+    Raises: InputError unless they are two, if one cannot be read, or if they have no problems in common.
     """
-    models = [evaluated(text) for text in (first, second)]
+    if len(evaluations) != 2:
+        raise InputError(
+            "posttrain compare",
+            got=f"{len(evaluations)} evaluations",
+            wanted="two; the runs of several seeds go with --seeds",
+            do="name two, or add --seeds",
+        )
+    models = [evaluated(text, task) for text in evaluations]
     problems = in_common(*models)
     n = models[0].completions
     before_P, after_P = ([share(model.right[problem]) for problem in problems] for model in models)
@@ -95,24 +102,50 @@ def in_common(first: Evaluated, second: Evaluated) -> list[tuple[str, str]]:
     return problems
 
 
-def evaluated(text: str) -> Evaluated:
-    """Raises: InputError if there are no samples, or none of that model."""
-    what, _, model = text.rpartition(":")
-    what, model = (what, model) if what and model in ROWS else (text, "grpo")
-    right = {}
-    for row in rows_of(what):
-        if not isinstance(row.get(model), dict):
-            known = [name for name in ROWS if name in row]
-            raise InputError(
-                text,
-                got=f"an evaluation without {model}",
-                wanted=f"one of {', '.join(known)}",
-                do=f"{what}:{known[-1]}",
-            )
-        right[row["problem"], row["answer"]] = row[model]["correct"]
-    if not right:
-        raise InputError(text, got="no samples", wanted="the output of `posttrain evaluate`", do="run it there")
+def evaluated(text: str, task: str | None = None) -> Evaluated:
+    """Raises: InputError if there are no samples, or none of that task or model."""
+    what, model = parsed(text)
+    rows = of_task(list(rows_of(what)), text, task)
+    model = model or default(rows[0], text)
+    if model not in made_by(rows[0]):
+        known = made_by(rows[0])
+        raise InputError(
+            text, got=f"an evaluation without {model}", wanted=f"one of {', '.join(known)}", do=f"{what}:{known[-1]}"
+        )
+    right = {(row["problem"], row.get("answer") or row.get("gold", "")): row[model]["correct"] for row in rows}
     return Evaluated(f"{what}:{model}", right)
+
+
+def parsed(text: str) -> tuple[str, str | None]:
+    """`WHAT` and the model behind a colon, if what follows one is no path."""
+    what, _, model = text.rpartition(":")
+    return (what, model) if what and model and "/" not in model and not Path(text).exists() else (text, None)
+
+
+def made_by(row: dict[str, Any]) -> list[str]:
+    """The models in a row of samples."""
+    return [name for name, value in row.items() if isinstance(value, dict) and "correct" in value]
+
+
+def default(row: dict[str, Any], text: str) -> str:
+    """GRPO's, or the only one."""
+    known = made_by(row)
+    if "grpo" in known or len(known) == 1:
+        return "grpo" if "grpo" in known else known[0]
+    raise InputError(text, got=f"models {', '.join(known)}", wanted="one of them", do=f"{text}:{known[-1]}")
+
+
+def of_task(rows: list[dict[str, Any]], text: str, task: str | None) -> list[dict[str, Any]]:
+    """The rows of one task: the one that is named, else the held-out problems, else the only one there is."""
+    if not rows:
+        raise InputError(text, got="no samples", wanted="the output of `posttrain evaluate`", do="run it there")
+    known = list(dict.fromkeys(row.get("task", HELD_OUT) for row in rows))
+    wanted = task or (HELD_OUT if HELD_OUT in known or len(known) > 1 else known[0])
+    if wanted not in known:
+        raise InputError(
+            text, got=f"an evaluation on {', '.join(known)}", wanted=f"one on {wanted}", do=f"--task {known[0]}"
+        )
+    return [row for row in rows if row.get("task", HELD_OUT) == wanted]
 
 
 def rows_of(what: str) -> Iterable[dict[str, Any]]:

@@ -16,6 +16,9 @@ from posttrain.outputs.manifest import MANIFEST
 from posttrain.outputs.parents import require_out
 from posttrain.params.schema import Params
 
+CLEAN_LOSS = 0.05
+"""Loss in pass@1 on problems that training has not seen which the gate has to be able to rule out."""
+
 PARENTS = {"prepare": paths.PREPARED, "sft": paths.SFT_MODEL, "grpo": paths.GRPO_MODEL}
 
 
@@ -42,9 +45,15 @@ def check_gate(params: Params) -> None:
     metrics = json.loads((paths.EVALUATE_RESULTS / "metrics.json").read_text(encoding="utf-8"))
     gain = Interval(*(metrics["gain"][key] for key in ("mean", "low", "high")))
     minimum = params.evaluate.gate.min_gain
+    clean = metrics.get("clean_gain", ALL_CLEAN)
     claim = f"{metrics['verdict']}, pass@1 {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
     if minimum is None:
         print(f"gate | off (evaluate.gate.min_gain is null) | {claim}")
+    elif not holds_on_clean(clean, minimum):
+        raise GateError(
+            f"The gate did not hold on the problems that training has not seen: {told_clean(clean)}; "
+            f"{asked(min(minimum, -CLEAN_LOSS))}."
+        )
     elif passes(gain, metrics["verdict"], minimum):
         print(f"gate | held: {claim}, {asked(minimum)}")
     else:
@@ -52,6 +61,26 @@ def check_gate(params: Params) -> None:
             f"The gate did not hold: {claim}; evaluate.gate.min_gain is {minimum:+g}: {asked(minimum)}.\n"
             "Look at results/report.html: the curves say whether GRPO learned, the samples what it learned."
         )
+
+
+ALL_CLEAN: dict[str, Any] = {}
+"""In place of a gain on the clean part, where no problem is flagged."""
+
+
+def holds_on_clean(clean: Mapping[str, Any] | None, min_gain: float) -> bool:
+    """Non-inferiority on the problems that training has not seen; `clean` is None where there are none of them."""
+    if clean is None:
+        return False
+    if not clean:
+        return True
+    gain = Interval(*(clean[key] for key in ("mean", "low", "high")))
+    return passes(gain, clean["verdict"], min(min_gain, -CLEAN_LOSS))
+
+
+def told_clean(clean: Mapping[str, Any] | None) -> str:
+    if clean is None:
+        return "there is none"
+    return f"{clean['verdict']}, pass@1 {clean['mean']:+.3f} [{clean['low']:+.3f}, {clean['high']:+.3f}]"
 
 
 def asked(min_gain: float) -> str:

@@ -1,17 +1,17 @@
 """lighteval 0.13.0 through its Python API, in its own environment: `python lighteval_runner.py SPEC.json OUT.json`
 
-Reads   the spec that posttrain/evaluation/lighteval_process.py writes: models, one task, sampling
-Writes  OUT.json, whole or not at all: lighteval's metrics and every completion with lighteval's verdict, which is
-        recorded beside ours (posttrain/evaluation/metrics.py)
+Reads   the spec that posttrain/evaluation/lighteval_process.py writes: tasks, and to judge, the models' completions
+Writes  OUT.json, whole or not at all: the documents of lighteval's own tasks, or its metrics and its verdict on each
+        completion, which is recorded beside ours (posttrain/evaluation/metrics.py)
 Exit    3 if the answer cannot be trusted (rows lost, samples missing, nothing generated)
 
-Not lighteval's command line, because on this path it returns wrong numbers without a word: it reuses predictions of
-other weights at the same path (huggingface/lighteval#1364), is greedy whatever the temperature and cuts the prompt when
-max_new_tokens is given (#742), never seeds torch, takes penalties from the model's generation_config.json, cuts
-completions off as soon as the first few of a batch have ended, and scores `<answer>42</answer>` 0. Each is set right
-below.
+lighteval generates nothing. Its backend reuses predictions of other weights at the same path
+(huggingface/lighteval#1364), is greedy whatever the temperature and cuts the prompt when max_new_tokens is given
+(#742), never seeds torch, and cuts completions off as soon as the first few of a batch have ended. Its own metric of
+what GRPO trains scores `<answer>42</answer>` 0, so our tasks have one that takes the declared answer.
 """
 
+import difflib
 import importlib.metadata
 import json
 import sys
@@ -19,37 +19,49 @@ import types
 from pathlib import Path
 from typing import Any
 
-TASK = "held_out"
 LIGHTEVAL_VERSION = "0.13.0"
 
 
 def main(spec_path: Path, out_path: Path) -> int:
-    """Evaluate every model of the spec with the same prompts, seed and batches."""
+    """The documents of lighteval's own tasks, or every task judged for every model."""
     spec = json.loads(spec_path.read_text(encoding="utf-8"))
     check_versions(spec)
     shim()
-    completions = spec.get("completions", {})
-    results = {name: evaluate(path, spec, completions.get(name)) for name, path in spec["models"].items()}
-    packages = ("lighteval", "transformers", "torch", "datasets", "latex2sympy2_extended", "sympy")
-    results["versions"] = {name: importlib.metadata.version(name) for name in packages}
-    unfinished = out_path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(results), encoding="utf-8")
-    unfinished.replace(out_path)
-    problems = [f"{name}: {problem}" for name in spec["models"] for problem in results[name]["problems"]]
-    for problem in problems:
+    if unknown := unknown_tasks(spec):
+        return write(out_path, {"unknown": unknown})
+    if spec["work"] == "documents":
+        return write(out_path, {"documents": {task["name"]: documents(task, spec) for task in spec["tasks"]}})
+    results = {task["name"]: {name: evaluate(task, name, spec) for name in spec["models"]} for task in spec["tasks"]}
+    packages = ("lighteval", "transformers", "datasets", "latex2sympy2_extended", "sympy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    write(out_path, {"results": results, "versions": versions})
+    found = [
+        f"{task}: {name}: {problem}"
+        for task, models in results.items()
+        for name, result in models.items()
+        for problem in result["problems"]
+    ]
+    for problem in found:
         print(f"evaluate | {problem}", file=sys.stderr)
-    return 3 if problems else 0
+    return 3 if found else 0
+
+
+def write(path: Path, content: dict[str, Any]) -> int:
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(content), encoding="utf-8")
+    unfinished.replace(path)
+    return 0
 
 
 def check_versions(spec: dict[str, Any]) -> None:
-    """The shims fit one release; and a model saved by a newer transformers loads wrongly or not at all."""
+    """The shims fit one release; and a tokenizer saved by a newer transformers loads wrongly or not at all."""
     installed = importlib.metadata.version("lighteval")
     if installed != LIGHTEVAL_VERSION:
         sys.exit(f"lighteval {installed} is installed, this runner is written for {LIGHTEVAL_VERSION}: make setup")
     ours = importlib.metadata.version("transformers")
     for path in spec["models"].values():
-        theirs = json.loads(Path(path, "config.json").read_text(encoding="utf-8"))["transformers_version"]
-        if _numbers(theirs) > _numbers(ours):
+        theirs = json.loads(Path(path, "config.json").read_text(encoding="utf-8")).get("transformers_version")
+        if theirs is not None and _numbers(theirs) > _numbers(ours):
             sys.exit(f"{path} was saved by transformers {theirs}, lighteval's environment has {ours}: make setup")
 
 
@@ -75,122 +87,177 @@ def shim() -> None:
     HfApi.list_models = patched
 
 
-def evaluate(model_path: str, spec: dict[str, Any], completions: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """lighteval's metrics for one model, and each completion with its verdict, in the order of the problems.
+# ---------------------------------------------------------------------------------------------------------------------
+# Tasks
 
-    `completions` are there already, of each problem, if transformers is not to make them.
-    """
+
+def unknown_tasks(spec: dict[str, Any]) -> dict[str, list[str]]:
+    """Names of benchmarks that lighteval has not, and those of its that look like them."""
+    from lighteval.tasks.registry import Registry
+
+    asked = [task["name"] for task in spec["tasks"] if task["benchmark"]]
+    known = list(Registry.load_all_task_configs()) if asked else []
+    return {name: difflib.get_close_matches(name, known, n=3) for name in asked if name not in known}
+
+
+def pipeline(task: dict[str, Any], config: Any, spec: dict[str, Any], model: Any) -> Any:
+    """A run of one task. Choices that a prompt shuffles are drawn alike each time: it seeds before it loads."""
     from lighteval.logging.evaluation_tracker import EvaluationTracker
     from lighteval.pipeline import ParallelismManager, Pipeline, PipelineParameters
 
-    verdicts: dict[tuple[str, str], float] = {}
-    table = types.ModuleType("held_out_tasks")
-    table.__dict__["TASKS_TABLE"] = [task(spec, verdicts)]
-    tracker = EvaluationTracker(output_dir=spec["output_dir"], save_details=False)
-    parameters = PipelineParameters(launcher_type=ParallelismManager.ACCELERATE, custom_tasks_directory=table)
-    model = transformers_model(model_path, spec) if completions is None else given(completions, model_path, spec)
-    end_token, context = model.tokenizer.eos_token_id, model.max_length  # before lighteval drops the tokenizer
-    pipeline = Pipeline(f"{TASK}|0", parameters, tracker, model=model)
-    pipeline.model._cache = None  # it is keyed by the model's path, not by its weights
-    pipeline.evaluate()
-    details = pipeline.get_details()[f"{TASK}|0"]
-    rows = sorted((row(detail, end_token, verdicts) for detail in details), key=lambda item: item["number"])
-    longest = max(len(detail.model_response.input_tokens) for detail in details)
-    aggregated = tracker.metrics_logger.metric_aggregated[f"{TASK}|0"]
-    metrics = {name: float(value) for name, value in aggregated.items() if not name.endswith("_stderr")}
-    found = problems(rows, metrics, spec)
-    lost = sum(cut_off(tokens, end_token, spec) for detail in details for tokens in detail.model_response.output_tokens)
-    if lost:
-        found.append(f"{lost} completions neither ended nor have max_new_tokens {spec['max_new_tokens']}")
-    if longest + spec["max_new_tokens"] > context:  # lighteval would cut the prompt or the completion
-        found.append(
-            f"prompts of {longest} tokens + max_new_tokens {spec['max_new_tokens']} exceed {context} of context"
-        )
-    return {"metrics": metrics, "rows": rows, "problems": found}
-
-
-def transformers_model(model_path: str, spec: dict[str, Any]) -> Any:
-    """lighteval's transformers backend with sampling and seed set, without its cache and its way to end a batch."""
-    import torch
-    from lighteval.models.model_input import GenerationParameters
-    from lighteval.models.transformers import transformers_model as backend
-    from transformers import GenerationConfig, StoppingCriteriaList
-
-    from posttrain.templates import opened, pin_date
-
-    class NoCache:
-        def __init__(self, config: Any) -> None: ...
-        def _init_registry(self, registry: Any) -> None: ...
-
-    class Seeded(backend.TransformersModel):
-        def __init__(self, config: Any) -> None:
-            super().__init__(config)
-            pin_date(self.tokenizer)
-            # Nothing of the model's file: lighteval passes the tokens itself, and the sampling that it is told.
-            self.model.generation_config = GenerationConfig()
-
-        def _padded_greedy_until(self, docs: list[Any]) -> Any:
-            torch.manual_seed(spec["seed"])
-            # top_k 0: transformers' own default of 50 would cut the distribution that GRPO trained.
-            self.generation_config_dict |= {"do_sample": spec["temperature"] > 0, "top_k": 0}
-            responses = super()._padded_greedy_until(docs)
-            for doc, response in zip(docs, responses, strict=True):
-                begun = opened(self.prompt_manager.prepare_prompt(doc), doc.query)
-                response.text = [begun + text for text in response.text]
-            return responses
-
-    backend.SampleCache = NoCache
-    # Its own counts as many completions as there are problems in a batch, and then ends those of all their samples.
-    backend.stop_sequences_criteria = lambda *_, **__: StoppingCriteriaList()
-    if spec["threads"]:
-        torch.set_num_threads(spec["threads"])
-    config = backend.TransformersModelConfig(
-        model_name=model_path,
-        dtype=spec["dtype"],
-        batch_size=spec["batch_size"],
-        add_special_tokens=False,  # the chat template has written them already
-        override_chat_template=True,
-        system_prompt=spec["system"],
-        generation_parameters=GenerationParameters(temperature=spec["temperature"], top_p=spec["top_p"]),
+    table = types.ModuleType("given_tasks")
+    table.__dict__["TASKS_TABLE"] = [config]
+    parameters = PipelineParameters(
+        launcher_type=ParallelismManager.ACCELERATE, custom_tasks_directory=table, max_samples=task["limit"]
     )
-    return Seeded(config)
+    tracker = EvaluationTracker(output_dir=spec["output_dir"], save_details=False)
+    return Pipeline(f"{config.name}|0", parameters, tracker, model=model)
 
 
-def given(completions: list[dict[str, Any]], model_path: str, spec: dict[str, Any]) -> Any:
-    """A model that has answered already, with prompt_token_ids and token_ids for each problem.
+def benchmark(task: dict[str, Any], correct: dict[int, list[float]]) -> Any:
+    """lighteval's own task, of a local copy of its data if there is one, each of its metrics a mean over completions.
+
+    `correct` gets what the first metric says of each completion, by the number of the document.
+    """
+    import copy
+
+    import datasets
+    from lighteval.tasks.registry import Registry
+
+    config = copy.deepcopy(Registry.load_all_task_configs()[task["name"]])
+    config.name, config.num_fewshots = f"given:{task['name']}", 0
+    config.full_name = f"{config.name}|0"
+    if task["data_dir"] is not None:
+        config.hf_repo, config.hf_revision = task["data_dir"], None
+        names = datasets.get_dataset_config_names(task["data_dir"])
+        config.hf_subset = config.hf_subset if config.hf_subset in names else "default"
+    config.metrics = means(config.metrics, correct)
+    if not config.metrics:
+        sys.exit(f"{task['name']}: lighteval's metrics of this task judge no completion by itself; take another task")
+    return config
+
+
+def means(metrics: Any, correct: dict[int, list[float]]) -> tuple[Any, ...]:
+    """Those of the metrics that judge a completion by itself, as means over a document's completions."""
+    import numpy as np
+    from lighteval.metrics.metrics_sample import SampleLevelComputation, SamplingMetric
+    from lighteval.metrics.utils.metric_utils import SampleLevelMetric
+    from lighteval.models.model_output import ModelResponse
+    from lighteval.tasks.requests import SamplingMethod
+
+    class Mean(SampleLevelComputation):
+        def __init__(self, judge: Any, first: bool) -> None:
+            self.judge, self.first = judge, first
+
+        def compute(self, doc: Any, model_response: Any, **_: Any) -> float:
+            texts = model_response.final_text
+            scores = [float(self.judge.compute(doc=doc, model_response=ModelResponse(text=[text]))) for text in texts]
+            if self.first:
+                correct[doc.specific["number"]] = scores
+            return float(np.mean(scores))
+
+    kept = [
+        metric
+        for metric in metrics
+        if isinstance(metric, SampleLevelMetric)
+        and metric.category == SamplingMethod.GENERATIVE
+        and isinstance(metric.sample_level_fn, SampleLevelComputation)
+        and (not isinstance(metric.sample_level_fn, SamplingMetric) or metric.sample_level_fn.num_samples() == 1)
+    ]
+    return tuple(
+        SampleLevelMetric(
+            metric_name=metric.metric_name.partition(":")[0],
+            sample_level_fn=Mean(metric.sample_level_fn, number == 0),
+            category=metric.category,
+            corpus_level_fn=np.mean,
+            higher_is_better=True,
+        )
+        for number, metric in enumerate(kept)
+    )
+
+
+def documents(task: dict[str, Any], spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Prompt and gold of each document of a benchmark, as lighteval asks and judges it."""
+    from lighteval.tasks.prompt_manager import PromptManager
+
+    config = benchmark(task, {})
+    chat, plain = PromptManager(True), PromptManager(False)
+    return [
+        {
+            "id": str(doc.id),
+            "problem": chat.prepare_prompt_api(doc)[-1]["content"],
+            "plain": plain.prepare_prompt(doc),
+            "golds": [str(gold) for gold in doc.get_golds()],
+        }
+        for doc in pipeline(task, config, spec, given([], "", spec)).documents_dict[config.full_name]
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Judging
+
+
+def evaluate(task: dict[str, Any], name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """lighteval's metrics of one model, and its verdict on each completion in the order of the problems."""
+    answers = task["answers"][name]
+    verdicts: dict[tuple[str, str], float] = {}
+    correct: dict[int, list[float]] = {}
+    config = benchmark(task, correct) if task["benchmark"] else own(task, spec, verdicts)
+    run = pipeline(task, config, spec, given(answers, spec["models"][name], spec))
+    run.evaluate()
+    details = run.get_details()[config.full_name]
+    if not task["benchmark"]:
+        for detail in details:
+            gold, texts = detail.doc.choices[0], detail.model_response.text
+            correct[detail.doc.specific["number"]] = [
+                verdicts[gold, normalise(text)] if text else 0.0 for text in texts
+            ]
+    aggregated = run.evaluation_tracker.metrics_logger.metric_aggregated[config.full_name]
+    metrics = {key: float(value) for key, value in aggregated.items() if not key.endswith("_stderr")}
+    found = problems(correct, answers, next(iter(metrics.values())), spec["num_samples"])
+    return {
+        "metrics": metrics,
+        "correct": [correct.get(number, []) for number in range(len(answers))],
+        "problems": found,
+    }
+
+
+def given(answers: list[dict[str, Any]], folder: str, spec: dict[str, Any]) -> Any:
+    """A model that has answered already: for each problem the prompt that it was asked, and texts.
 
     Ends the process if it was not asked what lighteval would ask.
     """
     from lighteval.models.abstract_model import LightevalModel, ModelConfig
     from lighteval.models.model_output import ModelResponse
     from lighteval.tasks.prompt_manager import PromptManager
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    from posttrain.templates import opened, pin_date
+    from posttrain.templates import pin_date
 
     class NoCache:
         def _init_registry(self, registry: Any) -> None: ...
 
     class Given(LightevalModel):
-        tokenizer = AutoTokenizer.from_pretrained(model_path)
-        add_special_tokens = False  # the chat template has written them already
-        max_length = AutoConfig.from_pretrained(model_path).max_position_embeddings
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder) if folder else None
+        add_special_tokens, max_length = False, None
 
         def __init__(self) -> None:
-            pin_date(self.tokenizer)
-            self.config, self._cache = ModelConfig(model_name=model_path, system_prompt=spec["system"]), NoCache()
+            self.config, self._cache = ModelConfig(model_name=folder or "none", system_prompt=spec["system"]), NoCache()
+            if self.tokenizer is not None:
+                pin_date(self.tokenizer)
 
         def greedy_until(self, docs: list[Any]) -> list[Any]:
-            prompts = PromptManager(True, self.tokenizer, spec["system"])
-            return [self.response(doc, prompts.prepare_prompt(doc)) for doc in docs]
+            templated = self.tokenizer.chat_template is not None
+            prompts = PromptManager(templated, self.tokenizer, spec["system"])
+            numbers = [(doc.specific or {}).get("number", place) for place, doc in enumerate(docs)]
+            return [self.response(doc, n, prompts.prepare_prompt(doc)) for doc, n in zip(docs, numbers, strict=True)]
 
-        def response(self, doc: Any, prompt: str) -> Any:
-            answer = completions[doc.specific["number"]]
-            if self.tokenizer(prompt, add_special_tokens=False)["input_ids"] != answer["prompt_token_ids"]:
-                sys.exit(f"{model_path}: another prompt than lighteval's was answered: {prompt!r}")
-            begun, written = opened(prompt, doc.query), self.tok_decode(answer["token_ids"])
-            texts = [begun + text.split(self.tokenizer.eos_token)[0] for text in written]
-            return ModelResponse(text=texts, input_tokens=answer["prompt_token_ids"], output_tokens=answer["token_ids"])
+        def response(self, doc: Any, number: int, prompt: str) -> Any:
+            doc.specific = {**(doc.specific or {}), "number": number}
+            answer = answers[number]
+            if prompt != answer["prompt"]:
+                sys.exit(f"{folder}: another prompt than lighteval's was answered: {prompt!r}")
+            return ModelResponse(text=answer["texts"])
 
         def loglikelihood(self, docs: list[Any]) -> list[Any]:
             raise NotImplementedError
@@ -200,8 +267,8 @@ def given(completions: list[dict[str, Any]], model_path: str, spec: dict[str, An
     return Given()
 
 
-def task(spec: dict[str, Any], verdicts: dict[tuple[str, str], float]) -> Any:
-    """The held-out problems as a lighteval task with strict answer extraction."""
+def own(task: dict[str, Any], spec: dict[str, Any], verdicts: dict[tuple[str, str], float]) -> Any:
+    """Problems and golds of ours as a lighteval task with strict answer extraction."""
     import numpy as np
     from lighteval.metrics.metrics_sample import MajAtN, PassAtK
     from lighteval.metrics.utils.metric_utils import SampleLevelMetric
@@ -230,15 +297,15 @@ def task(spec: dict[str, Any], verdicts: dict[tuple[str, str], float]) -> Any:
         metrics.append(metric(f"pass@{n}", PassAtK(k=n, n=n, normalize=normalise, sample_scoring_function=compare)))
         metrics.append(metric(f"maj@{n}", MajAtN(n=n, normalize=normalise, sample_scoring_function=compare)))
     return LightevalTaskConfig(
-        name=TASK,
+        name="given",
         prompt_function=prompt,
-        hf_repo=spec["data_dir"],
+        hf_repo=task["data_dir"],
         hf_subset="default",
         hf_avail_splits=["test"],
         evaluation_splits=["test"],
         few_shots_split=None,
         few_shots_select=None,
-        generation_size=spec["max_new_tokens"],
+        generation_size=None,
         metrics=metrics,
         stop_sequence=[],
         version=1,
@@ -281,39 +348,20 @@ def normalise(text: str) -> str:
     return boxed(answer) if answer is not None else ""
 
 
-def row(detail: Any, end_token: int, verdicts: dict[tuple[str, str], float]) -> dict[str, Any]:
-    """One problem: its completions, lighteval's verdict on each, and whether each ended by itself."""
-    texts = list(detail.model_response.text)
-    gold = detail.doc.choices[0]
-    return {
-        "id": detail.doc.specific["id"],
-        "number": int(detail.doc.specific["number"]),
-        "completions": texts,
-        "correct": [verdicts[gold, normalise(text)] if text else 0.0 for text in texts],
-        "finished": [
-            any(int(token) == end_token for token in tokens) for tokens in detail.model_response.output_tokens
-        ],
-    }
-
-
-def cut_off(tokens: Any, end_token: int, spec: dict[str, Any]) -> bool:
-    """Whether a completion was ended by neither its model nor the limit."""
-    return len(tokens) < spec["max_new_tokens"] and end_token not in map(int, tokens)
-
-
-def problems(rows: list[dict[str, Any]], metrics: dict[str, float], spec: dict[str, Any]) -> list[str]:
+def problems(
+    correct: dict[int, list[float]], answers: list[dict[str, Any]], mean: float, num_samples: int
+) -> list[str]:
     """Reasons not to trust the numbers."""
     found = []
-    samples = [text for item in rows for text in item["completions"]]
-    if [item["number"] for item in rows] != list(range(spec["rows"])):
-        found.append(f"{len(rows)} problems came back, {spec['rows']} were sent")
-    if len(samples) != len(rows) * spec["num_samples"]:
-        found.append(f"{len(samples)} completions came back, {len(rows) * spec['num_samples']} were asked for")
-    if not any(text.strip() for text in samples):
+    if sorted(correct) != list(range(len(answers))):
+        found.append(f"{len(correct)} problems came back, {len(answers)} were sent")
+    if (count := sum(map(len, correct.values()))) != len(answers) * num_samples:
+        found.append(f"{count} verdicts came back, {len(answers) * num_samples} were asked for")
+    if not any(text.strip() for answer in answers for text in answer["texts"]):
         found.append("every completion is empty")
-    mean = sum(sum(item["correct"]) / spec["num_samples"] for item in rows) / max(1, len(rows))
-    if abs(mean - metrics["pass@1"]) > 1e-6:
-        found.append(f"pass@1 is {metrics['pass@1']}, the verdicts say {mean}")
+    own_mean = sum(sum(one) / num_samples for one in correct.values()) / max(1, len(correct))
+    if abs(own_mean - mean) > 1e-6:
+        found.append(f"its first metric is {mean}, its verdicts say {own_mean}")
     return found
 
 

@@ -71,7 +71,9 @@ class Origin:
             "stage": self.stage,
             "params": self.params.model_dump(mode="json", include=set(section["params"])),
             "parents": {dep: sha256(Path(dep) / MANIFEST) for dep in parents_of(deps)},
-            "inputs": {str(path): value for path, value in sha256_all(input_files(deps, self.params)).items()},
+            "inputs": {
+                str(path): value for path, value in sha256_all(input_files(self.stage, deps, self.params)).items()
+            },
             "code": code_hashes(deps),
             "versions": {name: used[name] for name in used if self.stage != "prepare" or name in VERIFIER_PACKAGES},
         }
@@ -130,15 +132,16 @@ def is_code(dep: str) -> bool:
     return Path(dep).parts[0] in CODE
 
 
-def input_files(deps: list[str], params: Params) -> list[Path]:
+def input_files(stage: str, deps: list[str], params: Params) -> list[Path]:
     """The files among a stage's deps that no stage makes; of data and base models what params name, if it is here."""
+    data = [params.prepare.dataset] if stage == "prepare" else params.evaluate.local_data
     found: list[Path] = []
     for dep in deps:
         if is_code(dep) or Path(dep) in MADE_BY:
             continue
-        named = {SOURCE_DATA: params.prepare.dataset, BASE_MODELS: params.model.name_or_path}
-        path = Path(named.get(Path(dep), dep))
-        found += [path] if path.is_file() else files_of(path)
+        named = {SOURCE_DATA: data, BASE_MODELS: [params.model.name_or_path]}
+        for path in map(Path, named.get(Path(dep), [dep])):
+            found += [path] if path.is_file() else files_of(path)
     return found
 
 

@@ -8,6 +8,7 @@ know keep their spelling and go to the trainer's config unchanged.
 """
 
 import re
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -390,9 +391,22 @@ class Gate(Section):
     largest loss, which the whole interval has to stay above. null switches it off."""
 
 
-class Evaluate(Section):
-    """Judgement of the models on the held-out problems."""
+class LocalTask(Section):
+    """A benchmark of lighteval's whose data are here."""
 
+    name: str = Field(min_length=1)
+    """Name in lighteval."""
+    data: str = Field(min_length=1)
+    """Folder with its data, under data/source/."""
+
+
+class Evaluate(Section):
+    """Judgement of the models on the held-out problems, and on benchmarks."""
+
+    tasks: list[str | LocalTask]
+    """Problems that the models are asked: `held_out`, which the claim is about; a .jsonl file under data/source/ with `problem`
+    and `answer`; a benchmark by lighteval's name, such as math_500, aime24, gsm8k or gpqa:diamond, from the Hub or, as
+    {name: gsm8k, data: data/source/gsm8k}, from a local copy of its data."""
     num_samples: int = Field(ge=1)
     """Completions per problem. pass@1 is the mean over them, maj@n the majority vote."""
     temperature: float = Field(ge=0)
@@ -402,8 +416,8 @@ class Evaluate(Section):
     max_new_tokens: int = Field(ge=1)
     """Tokens of a completion, at most."""
     batch_size: int = Field(ge=1)
-    """Problems per call of generate. It shapes the random draws, so it is part of the result. With `use_vllm` it only
-    bounds how many problems are with the server at a time."""
+    """Problems that are computed together. A completion is drawn from a seed of its own, so this changes the last bits
+    of what the model computes and hardly ever a token. With `use_vllm` the server decides."""
     use_vllm: bool
     """Completions of the models from vLLM, one after the other, instead of transformers; lighteval judges them
     all the same."""
@@ -411,6 +425,26 @@ class Evaluate(Section):
     """Row of its own for the model that SFT starts from, with SFT's gain over it."""
     gate: Gate
     """Demand on the gain from SFT to GRPO."""
+
+    @property
+    def local_data(self) -> list[str]:
+        """Files and folders of the tasks that are here."""
+        named = [task.data if isinstance(task, LocalTask) else task for task in self.tasks]
+        return [path for path in named if PurePosixPath(path).is_relative_to("data/source")]
+
+    @field_validator("tasks")
+    @classmethod
+    def the_claim_is_about_held_out_problems(cls, tasks: list[str | LocalTask]) -> list[str | LocalTask]:
+        if "held_out" not in tasks:
+            raise ValueError("held_out is not among them, and the gain is measured on it")
+        for task in tasks:
+            data = task.data if isinstance(task, LocalTask) else task if task.endswith(".jsonl") else None
+            if data is not None and not PurePosixPath(data).is_relative_to("data/source"):
+                raise ValueError(f"{data} is not under data/source/, where DVC notices a change")
+        names = [task.name if isinstance(task, LocalTask) else PurePosixPath(task).stem for task in tasks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"one name twice among {', '.join(names)}")
+        return tasks
 
     @model_validator(mode="after")
     def greedy_has_one_sample(self) -> "Evaluate":

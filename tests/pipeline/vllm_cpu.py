@@ -17,7 +17,9 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.commands.check.rollouts import sampler
-from posttrain.evaluation.completions import Client
+from posttrain.evaluation.generators import sampling_of
+from posttrain.evaluation.settings import Settings
+from posttrain.evaluation.vllm_generator import Client
 from posttrain.grpo.curve import MISMATCH
 from posttrain.grpo.health import DIFFERENCE, RATIO
 from posttrain.grpo.trainer import Trainer, trainer_config
@@ -107,9 +109,9 @@ def complete(
 
     def ask(prompts: list[list[int]], seed: int = 1, **evaluate: Any) -> list[list[list[int]]]:
         params = build(**evaluate).model_copy(update={"seed": seed})
-        rows = Client(server, "models/sft", params, end).complete(prompts)
-        assert [row["prompt_token_ids"] for row in rows] == prompts
-        return [row["token_ids"] for row in rows]
+        settings = Settings.of(params)
+        client = Client(server, "models/sft", params, sampling_of(settings), {end})
+        return client.complete(prompts, settings.seeds(len(prompts)), lambda _: None)
 
     return ask
 

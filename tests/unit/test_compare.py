@@ -50,7 +50,7 @@ def test_only_problems_with_the_same_text_and_gold_are_compared(
     save(Path("a"), [row(n, [1], [0]) for n in range(PROBLEMS)])
     other = row(0, [1], [1]) | {"answer": "x = 7"}
     save(Path("b"), [other, *(row(n, [1], [1]) for n in range(1, PROBLEMS + 3))])
-    compare("a", "b")
+    compare(["a", "b"])
     told = capsys.readouterr().out
     assert f"{PROBLEMS - 1} problems x 1 samples" in told
     assert "a:grpo pass@1 0.000 [0.000, " in told
@@ -60,7 +60,7 @@ def test_only_problems_with_the_same_text_and_gold_are_compared(
 
 def test_text_of_data_has_no_power_over_a_terminal(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(Path(), [row(n, [0], [1]) | {"problem": f"{n}\x1b[2J" + "long " * 40} for n in range(3)])
-    compare("workspace:sft", "workspace")
+    compare(["workspace:sft", "workspace"])
     told = capsys.readouterr().out
     assert "\x1b" not in told
     assert "too few problems" in told
@@ -107,7 +107,48 @@ def test_a_commit_and_a_tag_have_the_samples_that_dvc_kept(project: Path, capsys
         run("git", "commit", "-qm", str(number))
     run("git", "tag", "good")
     SAMPLES.unlink()
-    compare("HEAD~1", "good")
+    compare(["HEAD~1", "good"])
     assert "improved: good:grpo over HEAD~1:grpo +1.000" in capsys.readouterr().out
     with pytest.raises(InputError, match="good:base"):
         evaluated("good:base")
+
+
+def rate(number: int, right: list[int], task: str | None = None, model: str = "m") -> dict[str, Any]:
+    named = {} if task is None else {"task": task}
+    return {
+        **named,
+        "problem": f"p{number}",
+        "answer": None,
+        "gold": "6",
+        model: {"correct": [float(r) for r in right]},
+    }
+
+
+def test_evaluations_of_other_models_and_tasks(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, right in (("a", [0]), ("b", [1])):
+        Path(folder).mkdir()
+        rows = [*(rate(n, right, "gsm8k") for n in range(PROBLEMS)), *(rate(n, [0], "aime24") for n in range(3))]
+        Path(folder, SAMPLES.name).write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    assert main(["compare", "a", "b", "--task", "gsm8k"]) == 0
+    assert "improved: b:m over a:m +1.000" in capsys.readouterr().out
+    assert main(["compare", "a", "b"]) == 2
+    assert "--task gsm8k" in capsys.readouterr().err
+    assert main(["compare", "a", "b", "a"]) == 2
+    assert "--seeds" in capsys.readouterr().err
+
+
+def test_seeds_have_a_mean_and_a_spread_of_their_own(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """pass@1 after GRPO 0.5, 0.7 and 0.9; each evaluation alone is narrow."""
+    for name, right in (("s1", 100), ("s2", 140), ("s3", 180)):
+        save(Path(name), [row(n, [0] * 4, [int(n < right)] * 4) for n in range(200)])
+    assert main(["compare", "--seeds", "s1", "s2", "s3"]) == 0
+    told = capsys.readouterr().out
+    assert "seeds | s1 pass@1 0.500 [" in told
+    # Mean 0.7, standard deviation 0.2, Student's 0.975 quantile of 2 degrees 4.303: 4.303 x 0.2 / sqrt(3) = 0.497.
+    line = "pass@1 0.700 [0.203, 1.000] over 3 seeds, standard deviation between them 0.200, 0.500 to 0.900"
+    assert line in told
+    assert "over SFT +0.700 [+0.203, +1.000] over 3 seeds" in told
+    assert "leaves out the spread between seeds" in told
+    assert "the interval of s1, s2, s3 holds no other seed's pass@1" in told
+    assert main(["compare", "--seeds", "s1"]) == 2
+    assert main(["compare", "--seeds", "s1", "s1"]) == 2

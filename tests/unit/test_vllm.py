@@ -20,7 +20,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from posttrain.errors import InputError, PosttrainError
-from posttrain.evaluation.completions import WAITS_S, Client
+from posttrain.evaluation.generators import Tokens, sampling_of
+from posttrain.evaluation.settings import Settings
+from posttrain.evaluation.vllm_generator import WAITS_S, Client, VLLMServer
 from posttrain.launch.environment import WORKER
 from posttrain.params.file import check_params, read_yaml
 from posttrain.params.launch import VLLM
@@ -510,38 +512,49 @@ PROMPTS = [[11, 12], [13], [14, 15, 16]]
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many attempts as ever, sooner after each other."""
-    monkeypatch.setattr("posttrain.evaluation.completions.WAITS_S", (0.02,) * len(WAITS_S))
+    monkeypatch.setattr("posttrain.evaluation.vllm_generator.WAITS_S", (0.02,) * len(WAITS_S))
 
 
-def completions(params: Params) -> list[dict[str, Any]]:
-    with serving(params, "evaluate", MODEL) as (url, _):
-        return Client(url, str(MODEL), params, end_token=0).complete(PROMPTS)
+ENDS = {0, 98}
+
+
+def completions(params: Params, ends: set[int] = ENDS) -> Tokens:
+    settings = Settings.of(params)
+    with VLLMServer(MODEL, params) as generator:
+        return generator.write(PROMPTS, sampling_of(settings), ends, settings.seeds(len(PROMPTS)), lambda _: None)
 
 
 def test_every_sample_has_its_own_seed_and_the_samplers_parameters(ask: Callable[..., Params]) -> None:
     keys = {"num_samples": 2, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 6}
     rows = completions(ask({"seed": 2**31 - 4, **{f"evaluate.{name}": value for name, value in keys.items()}}))
-    assert [row["prompt_token_ids"] for row in rows] == PROMPTS
     seeds = [2**31 - 4, 2**31 - 3, 2**31 - 2, 2**31 - 1, 0, 1]
     requests = sorted(asked()[1:], key=lambda request: seeds.index(request["seed"]))
     assert [(request["prompt"], request["seed"]) for request in requests] == [
         (PROMPTS[number // 2], seed) for number, seed in enumerate(seeds)
     ]
     sent = {"model": "models/sft", "n": 1, "temperature": 0.7, "top_p": 0.9, "top_k": 0, "max_tokens": 6}
-    assert all(request.items() >= sent.items() for request in requests)
+    assert all(request.items() >= {**sent, "stop_token_ids": [0, 98]}.items() for request in requests)
     # Each completion is the one drawn from its prompt and seed, whatever order the server worked in.
     again = completions(
         ask({"seed": 2**31 - 4, "evaluate.batch_size": 1, **{f"evaluate.{k}": v for k, v in keys.items()}})
     )
     assert again == rows
-    assert len({tuple(ids) for row in rows for ids in row["token_ids"]}) == 6
+    assert len({tuple(ids) for row in rows for ids in row}) == 6
     assert completions(ask({f"evaluate.{name}": value for name, value in keys.items()})) != rows
+
+
+def test_any_token_that_ends_a_turn_ends_a_completion(ask: Callable[..., Params]) -> None:
+    """Gemma's template ends a turn with a token that is not its tokenizer's."""
+    params = ask(choice={"token_ids": [5, 98], "finish_reason": "stop"}, no_engine=True)
+    assert completions(params) == [[[5, 98]] * params.evaluate.num_samples] * len(PROMPTS)
+    with pytest.raises(PosttrainError, match="no whole completion"):
+        completions(params, {0})
 
 
 @pytest.mark.parametrize("fault", [{"busy": 2}, {"busy": 2, "status": 429}, {"cut_off": 2}])
 @pytest.mark.usefixtures("soon")
 def test_a_busy_server_and_a_broken_answer_are_asked_again(ask: Callable[..., Params], fault: dict[str, int]) -> None:
-    assert [len(row["token_ids"]) for row in completions(ask({"evaluate.max_new_tokens": 6}, **fault))] == [4, 4, 4]
+    assert [len(row) for row in completions(ask({"evaluate.max_new_tokens": 6}, **fault))] == [4, 4, 4]
 
 
 @pytest.mark.usefixtures("soon")
@@ -584,7 +597,8 @@ def test_a_server_that_dies_meanwhile_is_the_error_that_is_told(ask: Callable[..
 
 def test_completions_that_take_too_long_are_given_up(ask: Callable[..., Params]) -> None:
     with serving(ask(), "evaluate", MODEL) as (url, _):
-        client = Client(url, str(MODEL), ask(), end_token=0)
+        settings = Settings.of(ask())
+        client = Client(url, str(MODEL), ask(), sampling_of(settings), ENDS)
         client.deadline = time.monotonic()
         with pytest.raises(PosttrainError, match=r"longer than launch\.evaluate_timeout_s=1800"):
-            client.complete(PROMPTS)
+            client.complete(PROMPTS, settings.seeds(len(PROMPTS)), lambda _: None)

@@ -124,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def choice(self, body: dict[str, Any]) -> dict[str, Any]:
         ids = type(self).complete(body)
-        reason = "stop" if ids[-1] == self.end else "length"
+        reason = "stop" if ids[-1] in {self.end, *body.get("stop_token_ids", [])} else "length"
         tokens = {"token_ids": ids, "prompt_token_ids": body["prompt"]} if body.get("return_token_ids") else {}
         return {"text": "", "finish_reason": reason, "logprobs": None, **tokens, **FAULTS.get("choice", {})}
 
