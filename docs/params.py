@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from posttrain.params.file import check_params, read_yaml
+from posttrain.params.file import check_params, read_yaml, section_in
 from posttrain.params.rewards import CustomReward, Rewards
-from posttrain.params.schema import Params
+from posttrain.params.schema import Params, Source
 from posttrain.params.section import Section
 from posttrain.paths import PARAMS
 
@@ -44,10 +44,10 @@ ABSENT: Any = PydanticUndefined
 def reference() -> str:
     """The page."""
     shipped = check_params(read_yaml(ROOT / PARAMS), PARAMS)  # without this machine's environment
-    own = [name for name, field in Params.model_fields.items() if section_of(field.annotation) is None]
+    own = [name for name, field in Params.model_fields.items() if section_in(field.annotation) is None]
     page = HEAD + "\n" + TABLE + "".join(row(name, Params.model_fields[name], ABSENT, shipped) for name in own)
     for name, field in Params.model_fields.items():
-        if (section := section_of(field.annotation)) is not None:
+        if (section := section_in(field.annotation)) is not None:
             page += f"\n## {name}\n\n{one_line(section.__doc__)}\n\n{TABLE}"
             page += "".join(rows(section, field.default, getattr(shipped, name)))
     return page
@@ -57,9 +57,9 @@ def rows(section: type[Section], default: Any, shipped: Any, prefix: str = "") -
     """A row for each key, those of a section within after it. `default`, `shipped`: the section, if there is one."""
     for name, field in section.model_fields.items():
         yield row(name, field, default, shipped, prefix)
-        if (inner := section_of(field.annotation)) is not None:
+        if section is not Source and (inner := section_in(field.annotation)) is not None:
             below = value_of(default, name, field.default), value_of(shipped, name)
-            yield from rows(inner, *below, f"{prefix}{name}.")
+            yield from rows(inner, *below, f"{prefix}{name}{'[]' if inner is Source else ''}.")
     if section is Rewards:
         yield f"| `NAME` | section |  |  | {one_line(CustomReward.__doc__)} |\n"
         yield from rows(CustomReward, ABSENT, ABSENT, "NAME.")
@@ -74,12 +74,6 @@ def row(name: str, field: FieldInfo, default: Any, shipped: Any, prefix: str = "
         one_line(field.description),
     ]
     return f"| {' | '.join(cells)} |\n"
-
-
-def section_of(annotation: Any) -> type[Section] | None:
-    """The section that a key holds, also one that may be null."""
-    kinds = [annotation, *get_args(annotation)]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
 def value_of(section: Any, name: str, otherwise: Any = ABSENT) -> Any:
@@ -97,9 +91,11 @@ def values(kind: Any, metadata: list[Any]) -> str:
     """What a key takes: `number > 0, ≤ 1`."""
     arguments = get_args(kind)
     if get_origin(kind) is Annotated:
-        return values(arguments[0], [item for field in arguments[1:] for item in field.metadata])
+        return values(arguments[0], [item for field in arguments[1:] for item in getattr(field, "metadata", [])])
     if get_origin(kind) is Literal:
         return ", ".join(f"`{argument}`" for argument in arguments)
+    if kind == list[Source]:
+        return "list of sections"
     if get_origin(kind) is list:
         return f"list of {values(arguments[0], [])}"
     if get_origin(kind) is not dict and arguments:

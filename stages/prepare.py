@@ -23,7 +23,7 @@ from posttrain.judge.verifier import Verifier
 from posttrain.outputs.facts import Origin
 from posttrain.outputs.manifest import beside, publish
 from posttrain.outputs.run_log import log_run
-from posttrain.params.schema import Params
+from posttrain.params.schema import BUILT_IN, Params
 from posttrain.paths import PREPARED
 
 

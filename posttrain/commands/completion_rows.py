@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.data.sources import Row, holds_half_a_pair, read_lines
+from posttrain.data.columns import Row, holds_half_a_pair
+from posttrain.data.readers import read_lines
 from posttrain.errors import InputError
 from posttrain.outputs.manifest import read_jsonl
 from posttrain.paths import PREPARED
@@ -46,14 +47,7 @@ def read_file(path: Path) -> list[Row]:
     require_file(path)
     if is_parquet(path):
         return read_parquet(path)
-    try:
-        return read_lines(path)
-    except InputError:
-        raise
-    except (RecursionError, ValueError) as error:
-        raise InputError(
-            str(path), got=f"JSON that cannot be read: {error}", wanted="one JSON object a line", do="mend the line"
-        ) from None
+    return read_lines(path)
 
 
 def require_file(path: Path) -> None:

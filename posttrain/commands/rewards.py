@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.commands.completion_rows import no_column, read_completions
-from posttrain.data.sources import Row
+from posttrain.data.columns import Row
 from posttrain.errors import InputError
 from posttrain.judge.answers import declared_answer
 from posttrain.params.schema import Params

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.data.problems import key_of
-from posttrain.params.schema import Equations, Params, Teacher
+from posttrain.params.schema import BUILT_IN, Equations, Params, Teacher
 from posttrain.prompts import completion_text
-
-BUILT_IN = "equations"
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.data import rules
-from posttrain.data.equations import BUILT_IN, equation_rows
+from posttrain.data.equations import equation_rows
 from posttrain.data.golds import Golds
 from posttrain.data.problems import TEST, TRAIN, Problems, Rule
 from posttrain.data.sources import load
 from posttrain.data.table import Table, kept_on_disk
 from posttrain.data.traces import Traces
 from posttrain.errors import InputError
-from posttrain.params.schema import Params
+from posttrain.params.schema import BUILT_IN, Params
 from posttrain.paths import PREPARING
 
 

@@ -1,199 +1,170 @@
-"""Rows of a dataset as plain dictionaries: a .jsonl file, a folder, or a name on the Hub."""
+"""Rows of one split of every source, in one form, on disk: `load`.
 
-import json
+Reads   a file or folder in data/source, or the Hub, as `prepare.dataset` names them
+Writes  an Arrow file for each source into a folder that the caller gives; memory does not grow with the rows
+
+A row that cannot be used stays, with its reason in `fault` and nothing in the other columns: who calls counts it.
+"""
+
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
-
+from posttrain.data.columns import printable
+from posttrain.data.files import files_of_split, is_saved, require_dep
+from posttrain.data.hub import load_hub
+from posttrain.data.mixture import mixed
+from posttrain.data.readers import COMPRESSED, SUFFIXES, Item, read_rows, refused, rows_of
+from posttrain.data.recognition import PEEK, Stored, records, taken
 from posttrain.data.table import kept_on_disk
 from posttrain.errors import InputError
-from posttrain.params.schema import Prepare
-from posttrain.paths import SOURCE_DATA, mend_the_path
+from posttrain.params.schema import Prepare, Source
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
 
 
-def load_rows(params: Prepare, split: str) -> list[Row]:
-    """The rows of one split, with the named columns as non-empty text.
+def load(params: Prepare, split: str, folder: Path) -> "Dataset":
+    """Rows of one split of all sources, `prepare.train_split` or `test_split`, memory mapped.
 
-    Raises: InputError naming the file and line, or the row, that cannot be used.
+    Columns: source, row (its number in the source's split, before slicing), problem, answer (empty for none),
+    solutions (a list), kept (JSON), use, fault (null, or `reason: detail`).
+
+    Raises: InputError for a source that cannot be used at all
     """
-    where, rows = _load(params, split)
-    named = (params.columns.problem, params.columns.solution, params.columns.answer)
-    columns = tuple(name for name in named if name is not None)
-    if not rows:
-        raise InputError(where, got="no rows", wanted="one JSON object a line", do="check prepare.dataset")
-    for number, row in enumerate(rows, start=1):
-        _check_columns(row, columns, f"{where}: row {number}")
-        _check_kept(row, params.columns.keep, f"{where}: row {number}")
-    return rows
+    from datasets import concatenate_datasets
+
+    testing = split == params.test_split != params.train_split
+    parts, weights = [], []
+    for number, source in enumerate(params.sources):
+        wanted = source.test_split if testing else source.train_split
+        if wanted is None or (testing and source.use == "sft"):
+            continue
+        parts.append(_load_source(source, params, wanted, folder / f"{'test' if testing else 'train'}-{number}"))
+        weights.append(source.weight)
+    if not parts:
+        raise refused("params.yaml: prepare.dataset", f"no source with `{split}`", "one", "give a source a test_split")
+    if not testing and None not in weights:
+        parts = mixed(parts, [weight for weight in weights if weight is not None])
+        _say_shares(parts)
+    return concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 
 
-def load(params: Prepare, split: str, folder: Path) -> Dataset:
-    """The rows of one split in the form of a table (posttrain/data/table.py), as Arrow files in `folder`."""
-    columns = params.columns
-
-    def row(number: int, found: Row) -> Row:
-        texts = {
-            "problem": found[columns.problem],
-            "answer": found[columns.answer] if columns.answer else "",
-            "solutions": [found[columns.solution]] if columns.solution else [],
-        }
-        kept = json.dumps({name: found[name] for name in columns.keep})
-        return {"source": params.dataset, "row": number, **texts, "kept": kept, "use": "both", "fault": None}
-
-    return kept_on_disk(
-        folder / split, lambda: (row(number, found) for number, found in enumerate(load_rows(params, split)))
-    )
+def _say_shares(parts: list["Dataset"]) -> None:
+    counts = [sum(fault is None for fault in part["fault"]) for part in parts]
+    for part, count in zip(parts, counts, strict=True):
+        print(
+            f"prepare | {printable(part[0]['source'])}: {count} rows, {count / max(1, sum(counts)):.1%} of the mixture"
+        )
 
 
-def _load(params: Prepare, split: str) -> tuple[str, list[Row]]:
-    path = Path(params.dataset)
-    if path.suffix == ".jsonl" or path.is_file():
-        return str(path), read_lines(path)
-    if (path / f"{split}.jsonl").is_file():
-        return str(path / f"{split}.jsonl"), read_lines(path / f"{split}.jsonl")
-    if path.is_dir():
-        return _load_saved(path, split)
-    if params.dataset.startswith((".", "/", "~")):
-        raise _no_such_file(path)
-    return _load_hub(params, split)
+def _load_source(source: Source, params: Prepare, spec: str, folder: Path) -> "Dataset":
+    """The rows of a split or slice of one source, on disk."""
+    split, slices = _parse_split(spec)
+    stored = _find(source, split)
+    chosen = taken(source, params, stored)
+    print(f"prepare | {printable(stored.where)}: {chosen.says}")
+    data = kept_on_disk(folder, lambda: records(stored, chosen, source, _end_of(slices)))
+    if len(data) == 0:
+        raise refused(stored.where, "no rows", "one at least", "check prepare.dataset")
+    return _sliced(data, spec, split) if slices else data
 
 
-def read_lines(path: Path) -> list[Row]:
-    """A JSON Lines file whose every line is an object; empty lines are passed over.
-
-    Raises: InputError naming the line.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise _no_such_file(path) from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}: line {line}",
-            got=f"byte {error.start} is not UTF-8",
-            wanted="UTF-8 text",
-            do=f"convert the file, for example `iconv -f latin1 -t utf-8 {path.name}`",
-        ) from None
-    # Not splitlines(): JSON strings may hold U+2028 and its kind, which are no line ends here.
-    lines = enumerate(text.split("\n"), start=1)
-    return [_parse_line(line, f"{path}: line {number}") for number, line in lines if line.strip()]
+# ---------------------------------------------------------------------------------------------------------------------
+# Where the rows are
 
 
-def _parse_line(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            where, got=f"{error.msg} at column {error.colno}", wanted="one JSON object", do="mend or remove the line"
-        ) from None
-    if not isinstance(row, dict):
-        raise InputError(where, got=type(row).__name__, wanted="one JSON object", do="mend or remove the line")
-    return row
+def _find(source: Source, split: str) -> Stored:
+    path = Path(source.dataset)
+    if not _is_local(source.dataset):
+        data = load_hub(source, split)
+        return Stored(f"{source.dataset} ({split})", lambda columns: _rows_of_dataset(data, columns))
+    require_dep(path)
+    if path.is_dir() and is_saved(path):
+        return _saved(path, split)
+    files = files_of_split(path, source.config, split)
+    where = str(path) if len(files) == 1 and files[0] == path else f"{path} ({split}, {len(files)} files)"
+    where = str(files[0]) if len(files) == 1 else where
+
+    def rows(columns: list[str] | None) -> Iterator[Item]:
+        for file in files:
+            yield from read_rows(file, columns)
+
+    return Stored(where, rows)
 
 
-def _check_columns(row: Row, columns: tuple[str, ...], where: str) -> None:
-    for column in columns:
-        value = row.get(column)
-        if column not in row:
-            raise _no_such_column(row, column, where)
-        if not isinstance(value, str) or not value.strip():
-            raise InputError(
-                where,
-                got=f"`{column}` is {value!r:.60}",
-                wanted="non-empty text",
-                do="mend or remove the row",
-            )
-        if holds_half_a_pair(value):
-            raise InputError(
-                where,
-                got=f"`{column}` holds half of a surrogate pair, which no UTF-8 file can",
-                wanted="text",
-                do="mend or remove the row",
-            )
+def _is_local(dataset: str) -> bool:
+    path = Path(dataset)
+    named = dataset.startswith((".", "/", "~", "data/")) or path.suffix in (*SUFFIXES, *COMPRESSED)
+    return named or not HUB_NAME.fullmatch(dataset) or path.exists() or path.is_symlink()
 
 
-def holds_half_a_pair(text: str) -> bool:
-    """Half of a surrogate pair, which JSON can escape and no UTF-8 file can hold."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _check_kept(row: Row, columns: list[str], where: str) -> None:
-    for column in columns:
-        if column not in row:
-            raise _no_such_column(row, column, where)
-        try:
-            json.dumps(row[column], allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                where, got=f"`{column}`: {error}", wanted="text, numbers, lists or objects", do="convert the column"
-            ) from None
-
-
-def _no_such_column(row: Row, column: str, where: str) -> InputError:
-    return InputError(
-        where,
-        got=f"columns {', '.join(map(str, row)) or 'none'}",
-        wanted=f"a column `{column}`",
-        do="set prepare.columns in params.yaml to the names that the data use",
-    )
-
-
-def _load_saved(path: Path, split: str) -> tuple[str, list[Row]]:
+def _saved(path: Path, split: str) -> Stored:
     """A folder of `save_to_disk`: one dataset, or one for each split."""
-    if not any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
-        raise InputError(
-            str(path),
-            got=f"files {', '.join(sorted(item.name for item in path.iterdir())[:8]) or 'none'}",
-            wanted=f"{split}.jsonl, or what `Dataset.save_to_disk` writes",
-            do="check prepare.dataset and prepare.train_split / test_split",
-        )
-    from datasets import DatasetDict, load_from_disk
+    import pyarrow as pa
+    from datasets import Dataset, DatasetDict, load_from_disk
 
-    data = load_from_disk(str(path))
-    if isinstance(data, DatasetDict):
-        if split not in data:
-            raise InputError(
-                str(path),
-                got=f"splits {', '.join(data)}",
-                wanted=f"a split `{split}`",
-                do="check prepare.train_split / test_split",
-            )
-        data = data[split]
-    return f"{path} ({split})", data.to_list()
-
-
-def _load_hub(params: Prepare, split: str) -> tuple[str, list[Row]]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    if params.revision is None:
-        raise InputError(
-            "params.yaml: prepare.revision",
-            got="null",
-            wanted=f"the commit of {params.dataset} to use; a branch moves",
-            do="copy it from the dataset's `Files and versions` page",
-        )
     try:
-        data = load_dataset(params.dataset, params.config, revision=params.revision, split=split)
-    except (DatasetNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, ConnectionError, ValueError) as error:
-        raise InputError(
-            f"params.yaml: prepare.dataset: {params.dataset}",
-            got=" ".join(str(error).split())[:300],
-            wanted="`equations`, a .jsonl file, a folder, or a Hub dataset that can be reached",
-            do="check the name, the split, the revision and the network",
-        ) from None
-    return f"{params.dataset} ({split})", data.to_list()
+        data: Any = load_from_disk(str(path))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, pa.ArrowException) as error:
+        what = f"what `load_from_disk` cannot read: {' '.join(str(error).split())}"
+        raise refused(path, what, "a folder of `Dataset.save_to_disk`", "write it again") from None
+    splits = {str(name): part for name, part in data.items()} if isinstance(data, DatasetDict) else {"train": data}
+    if split not in splits:
+        do = "check prepare.train_split / test_split"
+        raise refused(path, f"splits {', '.join(splits)}", f"a split `{split}`", do)
+    chosen: Dataset = splits[split]
+    return Stored(f"{path} ({split})", lambda columns: _rows_of_dataset(chosen, columns))
 
 
-def _no_such_file(path: Path) -> InputError:
-    return InputError(
-        str(path),
-        got="no such file or folder",
-        wanted="the data of prepare.dataset",
-        do=mend_the_path(SOURCE_DATA),
-    )
+def _rows_of_dataset(data: "Dataset", columns: list[str] | None) -> Iterator[Item]:
+    chosen = data if columns is None else data.select_columns(columns)
+    for table in chosen.with_format("arrow").iter(PEEK):
+        yield from rows_of(table, "the dataset")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Slices
+
+
+def _parse_split(spec: str) -> tuple[str, str]:
+    """Name and slice of `train[10%:20%]`."""
+    match = re.fullmatch(r"([^\[\]+]+)((?:\[[^\[\]]*\])?)", spec.strip())
+    if match is None:
+        raise _no_slice(spec)
+    return match[1], match[2]
+
+
+def _no_slice(spec: str) -> InputError:
+    wanted = "a split such as train, train[:100], train[10%:20%] or train[-5:]"
+    return refused("params.yaml: prepare.train_split / test_split", spec, wanted, "mend it")
+
+
+def _end_of(slices: str) -> int | None:
+    """The row after which a slice needs none, as far as that is known before the rows are counted."""
+    match = re.fullmatch(r"\[\d*:(\d+)\]", slices)
+    return int(match[1]) if match else None
+
+
+def _sliced(data: "Dataset", spec: str, split: str) -> "Dataset":
+    from datasets import ReadInstruction
+
+    try:
+        (part,) = ReadInstruction.from_spec(spec.strip()).to_absolute({split: len(data)})
+    except (ValueError, AssertionError):
+        # Beyond the end is no fault in a slice of Python's.
+        numbers = re.fullmatch(r"[^\[]+\[(-?\d*):(-?\d*)\]", spec.strip())
+        if numbers is None:
+            raise _no_slice(spec) from None
+        begin, end, _ = slice(*(int(n) if n else None for n in numbers.groups())).indices(len(data))
+        return _some(data, begin, end, spec)
+    return _some(data, part.from_ or 0, len(data) if part.to is None else part.to, spec)
+
+
+def _some(data: "Dataset", begin: int, end: int, spec: str) -> "Dataset":
+    if end <= begin:
+        raise refused(f"params.yaml: prepare: {spec}", f"no rows of {len(data)}", "one at least", "widen the slice")
+    return data.select(range(begin, end))

@@ -134,15 +134,12 @@ def is_code(dep: str) -> bool:
 
 def input_files(stage: str, deps: list[str], params: Params) -> list[Path]:
     """The files among a stage's deps that no stage makes; of data and base models what params name, if it is here."""
-    data = [params.prepare.dataset] if stage == "prepare" else params.evaluate.local_data
-    found: list[Path] = []
-    for dep in deps:
-        if is_code(dep) or Path(dep) in MADE_BY:
-            continue
-        named = {SOURCE_DATA: data, BASE_MODELS: [params.model.name_or_path]}
-        for path in map(Path, named.get(Path(dep), [dep])):
-            found += [path] if path.is_file() else files_of(path)
-    return found
+    prepared = [source.dataset for source in params.prepare.sources]
+    data = prepared if stage == "prepare" else params.evaluate.local_data
+    named = {SOURCE_DATA: data, BASE_MODELS: [params.model.name_or_path]}
+    inputs = [dep for dep in deps if not is_code(dep) and Path(dep) not in MADE_BY]
+    paths = dict.fromkeys(Path(name) for dep in inputs for name in named.get(Path(dep), [dep]))
+    return [file for path in paths for file in ([path] if path.is_file() else files_of(path))]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

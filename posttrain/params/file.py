@@ -15,7 +15,7 @@ from posttrain.errors import InputError
 from posttrain.params import plain_yaml
 from posttrain.params.launch import Launch
 from posttrain.params.rewards import CustomReward, Rewards
-from posttrain.params.schema import Params
+from posttrain.params.schema import ONE, SEVERAL, Params
 from posttrain.params.section import Section
 
 LAUNCH_VARIABLES = "POSTTRAIN_LAUNCH_"
@@ -107,7 +107,7 @@ def check_params(data: dict[str, Any], path: Path) -> Params:
 
 def _describe(error: dict[str, Any], data: dict[str, Any]) -> tuple[str, str, str]:
     """Where, got and wanted of one pydantic error."""
-    location = [str(part) for part in error["loc"]]
+    location = [str(part) for part in error["loc"] if part not in (ONE, SEVERAL)]
     where = ".".join(location) or "the file"
     if error["type"] == "extra_forbidden":
         known = _keys_at(location[:-1])
@@ -140,9 +140,15 @@ def _keys_at(location: list[str]) -> list[str]:
 def _model_at(location: list[str]) -> Any:
     """The schema of a section."""
     model: Any = Params
-    for part in location:
+    for part in (part for part in location if not part.isdigit()):
         field = model.model_fields.get(part)
         annotation = field.annotation if field else CustomReward  # only `rewards` has names that are no fields
-        models = [kind for kind in get_args(annotation) or (annotation,) if isinstance(kind, type)]
-        model = next(kind for kind in models if issubclass(kind, Section))
+        model = section_in(annotation)
     return model
+
+
+def section_in(annotation: Any) -> Any:
+    """The section that a key holds, also one that may be null or one of a list; None for none."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((found for kind in get_args(annotation) if (found := section_in(kind)) is not None), None)

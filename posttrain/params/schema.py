@@ -9,9 +9,9 @@ know keep their spelling and go to the trainer's config unchanged.
 
 import re
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from posttrain.judge.kinds import Kind
 from posttrain.params.health import Health
@@ -21,6 +21,14 @@ from posttrain.params.section import Section
 
 Dtype = Literal["float32", "bfloat16"]
 
+
+Layout = Literal[
+    "auto", "columns", "openr1-math", "messages", "conversations", "gsm8k", "boxed", "verl", "open-thoughts", "deepmath"
+]
+Use = Literal["both", "sft", "grpo"]
+
+BUILT_IN = "equations"
+ONE, SEVERAL = "one source", "sources"
 
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
 
@@ -137,17 +145,55 @@ class Equations(Section):
 
 
 class Columns(Section):
-    """Names in the source data. Equations do not use them."""
+    """Names in the source data, or paths into a column: `reward_model.ground_truth`, `messages[0].content`,
+    `messages[-1].content`. Equations do not use them."""
 
     problem: str
     """Column with the problem."""
     solution: str | None
-    """Column with the reasoning that SFT imitates; null for data without any, which need `sft: null`."""
+    """Column with the reasoning that SFT imitates, a text or a list of texts; null for data without any."""
     answer: str | None
     """Column with the gold answer; may be that of `solution`, see `answer_pattern`. null for problems that no answer
     checks, such as programs with test cases; lighteval cannot judge these."""
     keep: list[str]
     """Further columns that rewards need, carried along as they are."""
+
+    def named(self) -> bool:
+        """Whether a column has another name than the shipped one."""
+        return self.problem != "problem" or not {self.solution, self.answer} <= {"solution", "answer", None}
+
+
+class Source(Section):
+    """One of several sources in `prepare.dataset`. What it does not say is that of `prepare`."""
+
+    dataset: str = Field(min_length=1)
+    """A file or folder in data/source, or a Hub name."""
+    name: str | None = None
+    """What the data card calls it; null for the name in `dataset`."""
+    config: str | None = None
+    """Configuration of a Hub dataset, or of a clone of one."""
+    revision: str | None = None
+    """Commit of a Hub dataset."""
+    train_split: str | None = None
+    """Split whose problems train; null for `prepare.train_split`."""
+    test_split: str | None = None
+    """Split whose problems evaluate. Not there: `prepare.test_split`; null: none of this source."""
+    columns: Columns | None = None
+    """Names of the columns; null for `prepare.columns`."""
+    layout: Layout | None = None
+    """Form of the rows; null for `prepare.layout`."""
+    weight: float | None = Field(default=None, gt=0)
+    """Share of the training rows with a problem that come from here, relative to the other sources' weights; null for
+    all rows of all sources. The largest mixture with these shares is taken, chosen by a hash of the problem."""
+    use: Use = "both"
+    """What its rows are for: `sft` (traces, which need no gold), `grpo` (prompts, which need no solution) or both."""
+
+
+Datasets = Annotated[
+    Annotated[str, Field(min_length=1), Tag(ONE)] | Annotated[list[Source], Tag(SEVERAL)],
+    Discriminator(lambda value: SEVERAL if isinstance(value, list) else ONE),
+]
+"""With a discriminator, an error is told of the kind that was meant."""
 
 
 class TraceRules(Section):
@@ -164,15 +210,18 @@ class TraceRules(Section):
 class Prepare(Section):
     """Source of the problems, and which of them train and which evaluate."""
 
-    dataset: str = Field(min_length=1)
-    """Source of the problems: `equations` (built in), a .jsonl file, a folder of `<split>.jsonl` files or of
-    `save_to_disk`, or a Hub name."""
+    dataset: Datasets
+    """Source of the problems: `equations` (built in), a file or folder in data/source, a Hub name, or a list of these
+    with a section each, as docs/sources.md says."""
     config: str | None
-    """Configuration of a Hub dataset."""
+    """Configuration of a Hub dataset, or of a clone of one."""
     revision: str | None
     """Commit of a Hub dataset."""
+    layout: Layout
+    """Form of the rows: `auto` recognises it by the columns unless `columns` names other ones than the shipped;
+    `columns` takes them as they are; or one of docs/sources.md."""
     train_split: str
-    """Split whose problems train."""
+    """Split whose problems train, also a slice: `train[:100]`, `train[10%:20%]`."""
     test_split: str | None
     """Split whose problems evaluate; null holds out `test_frac` of the problems instead, chosen by a hash of the
     problem's text."""
@@ -198,6 +247,46 @@ class Prepare(Section):
     out and counted. More of them stop the stage."""
     equations: Equations
     """Problems of the built-in source."""
+
+    @property
+    def built_in(self) -> bool:
+        return self.dataset == BUILT_IN
+
+    @property
+    def sources(self) -> list[Source]:
+        """Every source with all that `prepare` says for it; none for the built-in equations."""
+        if isinstance(self.dataset, str):
+            alone = {"dataset": self.dataset, "config": self.config, "revision": self.revision}
+            return [] if self.built_in else [self._completed(Source.model_validate(alone))]
+        return [self._completed(source) for source in self.dataset]
+
+    def _completed(self, source: Source) -> Source:
+        said = source.model_fields_set
+        own = {
+            "name": source.name or source.dataset,
+            "train_split": source.train_split or self.train_split,
+            "test_split": source.test_split if "test_split" in said else self.test_split,
+            "columns": source.columns or self.columns,
+            "layout": source.layout or self.layout,
+        }
+        return source.model_copy(update=own)
+
+    @field_validator("dataset")
+    @classmethod
+    def sources_fit_together(cls, dataset: str | list[Source]) -> str | list[Source]:
+        if isinstance(dataset, str):
+            return dataset
+        names = [source.name or source.dataset for source in dataset]
+        weighted = [source.weight is not None for source in dataset]
+        if not names:
+            raise ValueError("one source at least")
+        if BUILT_IN in [source.dataset for source in dataset]:
+            raise ValueError(f"{BUILT_IN} alone, or other sources")
+        if len({*names}) < len(names):
+            raise ValueError("a name of its own for each source: `name`")
+        if any(weighted) and not all(weighted):
+            raise ValueError("a weight for every source, or for none")
+        return dataset
 
     @field_validator("answer_pattern", "drop_pattern")
     @classmethod
@@ -500,7 +589,8 @@ class Params(Section):
         scratch = self.model.name_or_path == "scratch"
         if self.sft is None and scratch:
             raise ValueError("sft null with model.name_or_path scratch: GRPO would start from random weights")
-        if self.sft is not None and self.prepare.columns.solution is None and self.prepare.dataset != "equations":
+        traces = [s for s in self.prepare.sources if s.use != "grpo" and s.columns and s.columns.solution is not None]
+        if self.sft is not None and not traces and not self.prepare.built_in:
             raise ValueError(
                 "prepare.columns.solution null, and sft, which imitates solutions; name their column, or set sft to "
                 "null and name a fine-tuned model in model.name_or_path"
@@ -534,6 +624,9 @@ class Params(Section):
         verifying = [name for name in ("accuracy", "length", "cosine") if getattr(self.rewards, name) is not None]
         if self.grpo.difficulty is not None:
             verifying.append("grpo.difficulty")
-        if self.prepare.columns.answer is None and self.prepare.dataset != "equations" and verifying:
+        prompts = [source.columns for source in self.prepare.sources if source.use != "sft"]
+        if verifying and not prompts and not self.prepare.built_in:
+            raise ValueError("every source of prepare.dataset has `use: sft`, and grpo needs prompts")
+        if verifying and any(columns is None or columns.answer is None for columns in prompts):
             raise ValueError(f"prepare.columns.answer is null, and {', '.join(verifying)} need a gold answer")
         return self

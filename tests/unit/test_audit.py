@@ -176,8 +176,8 @@ def test_what_is_no_file_of_rows_is_named(project: Path, capsys: pytest.CaptureF
         "pipe": "got     pipe or device",
         "loop": "too many levels of symbolic links",
         "cut.parquet": "wanted  a Parquet file",
-        "deep.jsonl": "JSON that cannot be read",
-        "long.jsonl": "JSON that cannot be read",
+        "deep.jsonl": "JSON nested too deeply",
+        "long.jsonl": "a number of more digits",
     }.items():
         assert main(["rewards", name]) == 2, name
         assert says in capsys.readouterr().err

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from posttrain.commands.check import checks as check
-from posttrain.data.sources import load_rows
+from posttrain.data.sources import load
 from posttrain.errors import InputError
 from posttrain.launch import layout
 from posttrain.outputs.facts import Origin
@@ -231,7 +231,7 @@ def test_what_git_ignores_is_missed_by_name_in_dvcs_temporary_workspaces(
     folder = project / (".dvc/tmp/exps/tmpx1" if temporary else "clone")
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
-    for missing in (lambda: load_rows(params.prepare, "train"), lambda: require_source(OWN, params.model)):
+    for missing in (lambda: load(params.prepare, "train", folder / "made"), lambda: require_source(OWN, params.model)):
         with pytest.raises(InputError) as caught:
             missing()
         assert do in caught.value.do

@@ -5,7 +5,6 @@ import json
 import random
 import re
 import shutil
-import socket
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from posttrain.data.equations import Equation, equation_rows, equations, teacher
 from posttrain.data.golds import Golds
 from posttrain.data.problems import TEST, TRAIN, Problems, held_out, key_of
 from posttrain.data.shuffle import Shuffle
-from posttrain.data.sources import load_rows, read_lines
 from posttrain.data.table import Table, kept_on_disk
 from posttrain.data.traces import Traces
 from posttrain.errors import InputError
@@ -47,7 +45,7 @@ SMALL = {
     "prepare.equations.teacher.operation_slip_frac": 0.4,
 }
 ROWS = {
-    "prepare.dataset": "data",
+    "prepare.dataset": "data/source",
     "prepare.revision": None,
     "prepare.train_split": "train",
     "prepare.test_split": None,
@@ -215,125 +213,6 @@ def test_the_seed_draws_the_mistakes_and_nothing_else(params_with: ParamsWith) -
     assert [(r["problem"], r["answer"]) for r in one] == [(r["problem"], r["answer"]) for r in other]
     assert [r["solutions"] for r in one] != [r["solutions"] for r in other]
     assert {len(r["solutions"]) for r in one} == {3}
-
-
-# Sources
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b'{"question": "a", "answer": "1"}\n{"question": "b", "answer": "2"}\n',
-        b'{"question": "a", "answer": "1"}\n{"question": "b", "answer": "2"}',  # no line end at the end
-        b'\xef\xbb\xbf{"question": "a", "answer": "1"}\n{"question": "b", "answer": "2"}\n',  # byte order mark
-        b'\n{"question": "a", "answer": "1"}\n\n  \n{"question": "b", "answer": "2"}\n\n',  # empty lines
-        b'{"question": "a", "answer": "1"}\r\n{"question": "b", "answer": "2"}\r\n',  # from Windows
-    ],
-)
-def test_a_file_of_rows(project: Path, params_with: ParamsWith, content: bytes) -> None:
-    Path("rows.jsonl").write_bytes(content)
-    rows = [{"question": "a", "answer": "1"}, {"question": "b", "answer": "2"}]
-    assert load_rows(params_with({**ROWS, "prepare.dataset": "rows.jsonl"}).prepare, "train") == rows
-
-
-def test_a_line_separator_within_a_string_ends_no_line(project: Path) -> None:
-    text = "a\u2028b\u2029c\x85d"
-    Path("rows.jsonl").write_text(json.dumps({"question": text}, ensure_ascii=False), encoding="utf-8")
-    assert read_lines(Path("rows.jsonl")) == [{"question": text}]
-
-
-def test_a_folder_of_splits(project: Path, params_with: ParamsWith) -> None:
-    save("data/train.jsonl", row("a"), row("b"))
-    save("data/test.jsonl", row("c"))
-    config = params_with(ROWS).prepare
-    assert load_rows(config, "train") == [row("a"), row("b")]
-    assert load_rows(config, "test") == [row("c")]
-
-
-def test_a_folder_of_save_to_disk(project: Path, params_with: ParamsWith) -> None:
-    from datasets import Dataset, DatasetDict
-
-    train, test = Dataset.from_list([row("a"), row("b")]), Dataset.from_list([row("c")])
-    DatasetDict({"train": train, "test": test}).save_to_disk("data")
-    train.save_to_disk("single")
-    config = params_with(ROWS).prepare
-    assert load_rows(config, "train") == [row("a"), row("b")]
-    assert load_rows(config, "test") == [row("c")]
-    assert load_rows(params_with({**ROWS, "prepare.dataset": "single"}).prepare, "train") == [row("a"), row("b")]
-    with pytest.raises(InputError) as caught:
-        load_rows(config, "validation")
-    assert "train, test" in caught.value.got
-    assert "validation" in caught.value.wanted
-
-
-@pytest.mark.parametrize(
-    ("content", "where", "got"),
-    [
-        (b"", "rows.jsonl", "no rows"),
-        (b"\n \n", "rows.jsonl", "no rows"),
-        (b'{"question": "a", "answer": "1"}\n{"question": "b\n', "rows.jsonl: line 2", "Unterminated string"),
-        (b'\n\n{"question": "a", answer: 1}\n', "rows.jsonl: line 3", "double quotes"),
-        (b'{"question": "a", "answer": "1"}\n["b", "2"]\n', "rows.jsonl: line 2", "list"),
-        (b'"question"\n', "rows.jsonl: line 1", "str"),
-        (b'{"question": "a", "answer": "1"}\n{"question": "caf\xe9"}\n', "rows.jsonl: line 2", "not UTF-8"),
-        ('{"question": "a"}\n'.encode("utf-16"), "rows.jsonl: line 1", "not UTF-8"),
-        (b'{"question": "a", "solution": "1"}\n', "rows.jsonl: row 1", "columns question, solution"),
-        (b"{}\n", "rows.jsonl: row 1", "none"),
-        (b'{"question": "a", "answer": "1"}\n{"question": "", "answer": "1"}\n', "rows.jsonl: row 2", "`question`"),
-        (b'{"question": "a", "answer": " \\n"}\n', "rows.jsonl: row 1", "`answer`"),
-        (b'{"question": "a", "answer": null}\n', "rows.jsonl: row 1", "`answer` is None"),
-        (b'{"question": "a", "answer": 18}\n', "rows.jsonl: row 1", "`answer` is 18"),
-        (b'{"question": "half an emoji: \\ud83d", "answer": "1"}\n', "rows.jsonl: row 1", "`question`"),
-    ],
-)
-def test_a_file_that_cannot_be_used_names_the_place(
-    project: Path, params_with: ParamsWith, content: bytes, where: str, got: str
-) -> None:
-    Path("rows.jsonl").write_bytes(content)
-    with pytest.raises(InputError) as caught:
-        load_rows(params_with({**ROWS, "prepare.dataset": "rows.jsonl"}).prepare, "train")
-    assert caught.value.where == where
-    assert got in caught.value.got
-    assert caught.value.wanted
-    assert caught.value.do
-
-
-@pytest.mark.parametrize("dataset", ["rows.jsonl", "sub/rows.jsonl", "./data", "/nowhere/data", "~/nowhere"])
-def test_a_path_that_is_not_there(project: Path, params_with: ParamsWith, dataset: str) -> None:
-    with pytest.raises(InputError) as caught:
-        load_rows(params_with({**ROWS, "prepare.dataset": dataset}).prepare, "train")
-    assert Path(caught.value.where) == Path(dataset)
-    assert "no such file" in caught.value.got
-
-
-def test_a_folder_without_the_split_lists_what_is_there(project: Path, params_with: ParamsWith) -> None:
-    save("data/train.jsonl", row("a"))
-    with pytest.raises(InputError) as caught:
-        load_rows(params_with(ROWS).prepare, "test")
-    assert caught.value.where == "data"
-    assert "train.jsonl" in caught.value.got
-    assert "test.jsonl" in caught.value.wanted
-
-
-def test_a_hub_name_needs_a_commit_and_no_network_to_say_so(
-    project: Path, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def reached(*_: object, **__: object) -> NoReturn:
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(socket.socket, "connect", reached)
-    monkeypatch.setattr(socket, "getaddrinfo", reached)
-    with pytest.raises(InputError) as caught:
-        load_rows(params_with({**ROWS, "prepare.dataset": "owner/name"}).prepare, "train")
-    assert "prepare.revision" in caught.value.where
-    assert "owner/name" in caught.value.wanted
-
-
-def test_a_hub_name_that_cannot_be_reached_is_wrong_input(project: Path, params_with: ParamsWith) -> None:
-    changes = {**ROWS, "prepare.dataset": "owner/name", "prepare.revision": "0123456789abcdef0123456789abcdef01234567"}
-    with pytest.raises(InputError) as caught:
-        load_rows(params_with(changes).prepare, "train")
-    assert "owner/name" in caught.value.where
 
 
 # Golds and traces
@@ -600,7 +479,7 @@ def test_every_row_that_is_left_out_is_counted(
     project: Path, params_with: ParamsWith, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(
-        "data/train.jsonl",
+        "data/source/train.jsonl",
         row("a?"),
         row("A? "),  # the first again
         row("b?", "It is 2."),  # without ####
@@ -609,7 +488,7 @@ def test_every_row_that_is_left_out_is_counted(
         row("e?", "It is 5.\n#### 5"),
         row("f?"),
     )
-    save("data/test.jsonl", row("D?"), row("g?", "Who knows.\n#### ?"), row("h?"))
+    save("data/source/test.jsonl", row("D?"), row("g?", "Who knows.\n#### ?"), row("h?"))
     prepare.run(params_with({**GSM8K_FORM, "prepare.test_split": "test"}))
     assert sorted(row["problem"] for row in lines("train.jsonl")) == ["a?", "e?", "f?"]
     assert sorted(row["problem"] for row in lines("sft.jsonl")) == ["a?", "e?", "f?"]
@@ -630,7 +509,7 @@ def test_every_row_that_is_left_out_is_counted(
 
 
 def test_rows_are_held_out_where_there_is_no_test_split(project: Path, params_with: ParamsWith) -> None:
-    save("data/train.jsonl", *(row(f"question {number}?", f"Work.\n#### {number}") for number in range(40)))
+    save("data/source/train.jsonl", *(row(f"question {number}?", f"Work.\n#### {number}") for number in range(40)))
     prepare.run(params_with({**GSM8K_FORM, "prepare.test_frac": 0.5}))
     train, test = lines("train.jsonl"), lines("test.jsonl")
     assert len(train) + len(test) == 40
@@ -642,13 +521,13 @@ def test_rows_are_held_out_where_there_is_no_test_split(project: Path, params_wi
 def test_the_caps_hold_and_the_order_of_the_file_does_not_matter(project: Path, params_with: ParamsWith) -> None:
     rows = [row(f"question {number}?") for number in range(40)]
     params = params_with({**GSM8K_FORM, "prepare.test_frac": 0.5, "prepare.max_train": 5, "prepare.max_test": 3})
-    save("data/train.jsonl", *rows)
+    save("data/source/train.jsonl", *rows)
     prepare.run(params)
     first = contents(PREPARED)
     manifest = require_complete(PREPARED, "prepare")
     assert manifest["rows"] == {"sft": 5, "train": 5, "test": 3}
     assert sum(manifest["dropped"].values()) == 40 - 5 - 3
-    save("data/train.jsonl", *reversed(rows))
+    save("data/source/train.jsonl", *reversed(rows))
     prepare.run(params)
     again = contents(PREPARED)
     # They name the source rows.
@@ -669,18 +548,18 @@ def test_wrong_input_leaves_the_outputs_as_they_were(
 ) -> None:
     prepare.run(params_with(SMALL))
     before = contents(PREPARED)
-    save("data/train.jsonl", *train)
-    save("data/test.jsonl", *test)
+    save("data/source/train.jsonl", *train)
+    save("data/source/test.jsonl", *test)
     with pytest.raises(InputError) as caught:
-        prepare.run(params_with({**GSM8K_FORM, "prepare.dataset": "data", "prepare.test_split": "test"}))
+        prepare.run(params_with({**GSM8K_FORM, "prepare.dataset": "data/source", "prepare.test_split": "test"}))
     assert named in caught.value.got
     assert contents(PREPARED) == before
     assert list(PREPARED.parent.glob(".*")) == []
 
 
 def test_an_empty_set_says_what_was_left_out(project: Path, params_with: ParamsWith) -> None:
-    save("data/train.jsonl", row("a?", "It is 1."), row("b?", "It is 2."), row("c?", "Who knows.\n#### ?"))
-    save("data/test.jsonl", row("d?"))
+    save("data/source/train.jsonl", row("a?", "It is 1."), row("b?", "It is 2."), row("c?", "Who knows.\n#### ?"))
+    save("data/source/test.jsonl", row("d?"))
     with pytest.raises(InputError) as caught:
         prepare.run(params_with({**GSM8K_FORM, "prepare.test_split": "test"}))
     assert "no training problems" in caught.value.got
