@@ -4,7 +4,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -150,11 +150,9 @@ def paths_of(rows: Iterable[Row]) -> list[str]:
 
 def likely(role: str, name: str, paths: list[str]) -> list[str]:
     """Columns that may be meant by `name`, which is not there, for `problem`, `solution`, `answer` or another role."""
-    lower = {path.lower(): path for path in paths}
-    near = difflib.get_close_matches(name.lower(), lower, n=2, cutoff=0.7)
-    return list(dict.fromkeys(lower[one] for one in [*near, *_synonyms(role, lower)] if one in lower))[:3]
-
-
-def _synonyms(role: str, lower: Mapping[str, str]) -> Iterator[str]:
-    for synonym in SYNONYMS.get(role, ()):
-        yield from (one for one in lower if one.rpartition(".")[2] == synonym)
+    leaves = {path.lower(): path for path in paths} | {
+        path.rpartition(".")[2].lower(): path for path in reversed(paths)
+    }
+    wanted = [name.lower(), *SYNONYMS.get(role, ())]
+    near = [one for word in wanted for one in difflib.get_close_matches(word, leaves, n=1, cutoff=0.8)]
+    return list(dict.fromkeys(leaves[one] for one in near))[:3]

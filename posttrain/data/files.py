@@ -1,5 +1,6 @@
 """Which files of data/source hold a split: a file, a folder of splits or shards, or a clone of a Hub repository."""
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -23,9 +24,9 @@ def require_dep(path: Path) -> None:
     DVC hashes what a link to a file leads to, and passes over links to folders.
     """
     if not path.exists():
-        if path.is_symlink() or not _loops(path):
-            raise no_such_file(path)
-        raise refused(path, "a link that leads to itself", "a file or folder", "remove the link")
+        if _loops(path):
+            raise refused(path, "a link that leads to itself", "a file or folder", "remove the link")
+        raise no_such_file(path)
     root, inside = _absolute(SOURCE_DATA), _absolute(path)
     copy = f"cp -rs {inside} {SOURCE_DATA}/"
     if not inside.is_relative_to(root):
@@ -49,7 +50,7 @@ def _loops(path: Path) -> bool:
     try:
         path.stat()
     except OSError as error:
-        return error.errno != 2
+        return error.errno == errno.ELOOP
     return False
 
 

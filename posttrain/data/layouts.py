@@ -37,7 +37,7 @@ class Layout:
 
 def last_boxed(text: str) -> str:
     """What the last \\boxed holds, braces within it counted; empty without one that is closed."""
-    for match in reversed([*re.finditer(r"\\f?boxed\s*", text)]):
+    for match in reversed([*re.finditer(r"\\(?:boxed|fbox)\s*", text)]):
         if text[match.end() : match.end() + 1] != "{":
             return text[match.end() :].split()[0].rstrip(".,$") if text[match.end() :].split() else ""
         depth = 0
@@ -277,17 +277,23 @@ def recognised(rows: list[Row]) -> Layout | None:
     return None
 
 
-def by_columns(problem: str, answer: str | None, solution: str | None) -> Callable[[Row], Parts]:
+def by_columns(problem: str, answer: str | None, solution: str | None, gold_needed: bool) -> Callable[[Row], Parts]:
     """What the named columns hold, as it is."""
 
-    def read(row: Row) -> Parts:
+    def gold(row: Row) -> str:
+        if answer is None:
+            return ""
         try:
-            return Parts(
-                text_of(value_at(row, problem), problem),
-                answer_of(value_at(row, answer), answer) if answer else "",
-                tuple(traces_of(value_at(row, solution), solution)) if solution else (),
-            )
-        except NoSuchColumn as error:
-            raise FaultyRow(f"no `{error.args[0]}`: no such column in the row") from None
+            value = value_at(row, answer)
+        except NoSuchColumn:
+            if gold_needed:
+                raise
+            return ""
+        return answer_of(value, answer) if gold_needed or value is not None else ""
+
+    def read(row: Row) -> Parts:
+        text = text_of(value_at(row, problem), problem)
+        traces = traces_of(value_at(row, solution), solution) if solution else []
+        return Parts(text, gold(row), tuple(traces))
 
     return read

@@ -99,7 +99,7 @@ def _by_columns(source: Source, params: Prepare, rows: list[Row], kept: list[str
     paths = [path for path in named.values() if path is not None]
     needed = list(dict.fromkeys([*(top(path, rows[0]) for path in paths), *kept]))
     says = ", ".join(f"{role} of `{printable(path)}`" for role, path in named.items() if path is not None)
-    return Taken(needed, by_columns(columns.problem, named["answer"], named["solution"]), says)
+    return Taken(needed, by_columns(columns.problem, named["answer"], named["solution"], source.use != "sft"), says)
 
 
 def _is_there(path: str | None, rows: list[Row]) -> bool:
