@@ -6,7 +6,7 @@ Writes  data/prepared/{sft,train,test}.jsonl (many traces: sft.parquet), fates.p
 Run     posttrain prepare
 
 `sft` has {id, problem, completion}, one row a trace; `train` and `test` have {id, problem, answer} and the columns to
-keep, one row a problem. No problem of the test set is in the other two. `fates.parquet` has every row of the sources,
+keep, one row a problem. No problem of the test set is in the other two, in other words either. `fates.parquet` has every row of the sources,
 and what became of it: `posttrain data --why`.
 """
 
@@ -35,7 +35,7 @@ def run(params: Params) -> None:
         require_sound(problems)
         with Verifier(params.verifier.timeout_s, 1.0, params.launch.reward_workers) as verifier:
             golds = Golds(verifier, folder / "verdicts.jsonl")
-            for rule in every_rule(params, golds):
+            for rule in every_rule(params, golds, folder):
                 problems.apply(rule)
             require_problems(problems)
             traces = Traces(problems, golds, ordered(problems, TRAIN), folder)
@@ -51,4 +51,6 @@ def run(params: Params) -> None:
             notes = list(dict.fromkeys(example["note"][:80] for example in done.examples if "note" in example))[:5]
             shown = f", for instance {', '.join(map(repr, notes))}" if notes else ""
             print(f"prepare | left out: {done.rows_out}{what} {done.reason}{shown}")
+    for noted in problems.noted.values():
+        print(f"prepare | to look at: {len(noted.rows)} {noted.reason}")
     print(f"prepare | wrote {PREPARED}/ | next: posttrain sft")

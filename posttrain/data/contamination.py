@@ -32,6 +32,8 @@ from posttrain.data.shingles import (
 Floats = NDArray[np.float64]
 MayHold = Callable[[Ints, Ints], NDArray[np.bool_]]
 
+SHARE = 0.5
+"""Share of a test problem's shingles that is enough, with its numbers."""
 SHORTEST = 3
 """Words below which a test problem has to be the whole of a training problem."""
 TEMPLATE = 0.6
@@ -63,7 +65,7 @@ class Contamination:
     """Of one template, with other numbers."""
 
 
-def contamination(train: Texts, test: Texts, share: float) -> Contamination:
+def contamination(train: Texts, test: Texts, share: float = SHARE) -> Contamination:
     """What of `test` the texts of `train` hold. Whether a pair is an overlap depends on its two texts alone."""
     numbers = Numbers(train, test)
     demand = demands(test, share)

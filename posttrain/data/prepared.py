@@ -12,12 +12,13 @@ from typing import Any
 from posttrain.data import rules
 from posttrain.data.equations import equation_rows
 from posttrain.data.golds import Golds
+from posttrain.data.likeness import Likeness
 from posttrain.data.problems import TEST, TRAIN, Problems, Rule
 from posttrain.data.sources import load
 from posttrain.data.table import Table, kept_on_disk
 from posttrain.data.traces import Traces
 from posttrain.errors import InputError
-from posttrain.params.schema import BUILT_IN, Params
+from posttrain.params.schema import BUILT_IN, HELD_OUT, Params
 from posttrain.paths import PREPARING
 
 
@@ -44,7 +45,7 @@ def table_of(params: Params, folder: Path) -> Table:
     return Table(train, None if config.test_split is None else load(config, config.test_split, folder))
 
 
-def every_rule(params: Params, golds: Golds) -> Iterator[Rule]:
+def every_rule(params: Params, golds: Golds, folder: Path) -> Iterator[Rule]:
     """In the order in which they are applied: a row's fate is that of the first rule that leaves it out."""
     config = params.prepare
     yield rules.faulty()
@@ -54,7 +55,9 @@ def every_rule(params: Params, golds: Golds) -> Iterator[Rule]:
         yield from rules.gold_rules(golds, config.drop_golds)
         yield from (rules.conflicting_golds(golds, part) for part in (TEST, TRAIN))
     yield from (rules.duplicates(part) for part in (TEST, TRAIN))
-    yield rules.in_the_test_set()
+    if HELD_OUT not in config.keep_contaminated:
+        yield rules.in_the_test_set()
+    yield from Likeness(config, folder).rules()
     yield rules.beyond(TRAIN, config.max_train)
     yield rules.beyond(TEST, config.max_test)
 
@@ -62,7 +65,8 @@ def every_rule(params: Params, golds: Golds) -> Iterator[Rule]:
 def counted(problems: Problems, traces: Traces) -> dict[str, Any]:
     """What a manifest says of the rules: each with what went in and out, and how many rows each reason cost."""
     rules, of_traces = [rule.record() for rule in problems.applied], traces.record()
-    return {"rules": rules, "trace_rules": of_traces, "dropped": dropped(problems)}
+    kept = [noted.record() for noted in problems.noted.values()]
+    return {"rules": rules, "trace_rules": of_traces, "dropped": dropped(problems), "kept": kept}
 
 
 def dropped(problems: Problems) -> dict[str, int]:

@@ -28,6 +28,8 @@ class LeftOut:
     """What the rule saw, shown beside the problem."""
     into: int | None = None
     """The row that it becomes one with, whose problem and gold stay; its traces go over to it."""
+    like: str = ""
+    """The problem that it is like in other words, shown beside it; nothing goes over."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,19 @@ class Applied:
         return {"name": self.name, "reason": self.reason, **counts, "examples": self.examples}
 
 
+@dataclass
+class Noted:
+    """Rows that stay and are worth a look, each beside a problem that it is like; the likest are the examples."""
+
+    name: str
+    reason: str
+    rows: set[int] = field(default_factory=set)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        return {"name": self.name, "reason": self.reason, "rows": len(self.rows), "examples": self.examples}
+
+
 class Problems:
     """The rows by number. Texts and golds are in memory; traces and further columns stay in the table on disk."""
 
@@ -80,6 +95,9 @@ class Problems:
         """The row that a row is merged into."""
         self.notes: dict[int, str] = {}
         self.applied: list[Applied] = []
+        self.noted: dict[str, Noted] = {}
+        self.contaminated: set[int] = set()
+        """Test rows whose problem is among the training problems all the same."""
         self._split()
 
     def __len__(self) -> int:
@@ -130,6 +148,14 @@ class Problems:
                 done.examples.append(self.example(out))
         self.applied.append(done)
 
+    def note(self, name: str, reason: str, row: int, like: str, likeness: float | None) -> None:
+        """Lists a row that stays beside a problem that it is like; the first of the rows are shown."""
+        noted = self.noted.setdefault(name, Noted(name, reason))
+        if row not in noted.rows and len(noted.examples) < EXAMPLES:
+            number = {} if likeness is None else {"likeness": round(likeness, 3)}
+            noted.examples.append({**self.example(LeftOut(row, like=like)), **number})
+        noted.rows.add(row)
+
     def id(self, row: int) -> str:
         return self.keys[row].hex()[:12]
 
@@ -147,6 +173,8 @@ class Problems:
         shown = {"row": self.name(out.row), "problem": self.texts[out.row][:EXAMPLE_CHARS]}
         if out.note:
             shown["note"] = out.note[:EXAMPLE_CHARS]
+        if out.like:
+            shown["like"] = out.like[:EXAMPLE_CHARS]
         if out.into is not None:
             shown |= {"into": self.name(out.into), "into_problem": self.texts[out.into][:EXAMPLE_CHARS]}
         return shown

@@ -12,7 +12,7 @@ import hashlib
 import re
 import unicodedata
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -159,6 +159,15 @@ class Texts:
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    def take(self, rows: Sequence[int]) -> "Texts":
+        """Those of the given numbers, in their order."""
+        some = Texts((), self.vocabulary)
+        chosen = np.asarray(rows, np.int64)
+        lengths = self.lengths[chosen]
+        some.starts = np.concatenate([[0], np.cumsum(lengths)])
+        some.ids = self.ids[np.arange(some.starts[-1]) + np.repeat(self.starts[chosen] - some.starts[:-1], lengths)]
+        return some
 
     @property
     def lengths(self) -> Ints:

@@ -33,7 +33,8 @@ def write(problems: Problems, traces: Traces, out: Path) -> dict[str, int]:
 
 def problem_row(problems: Problems, row: int) -> dict[str, Any]:
     kept = problems.table.kept(row) if problems.params.columns.keep else {}
-    return {**kept, "id": problems.id(row), "problem": problems.texts[row], "answer": problems.golds[row]}
+    flag = {"contaminated": True} if row in problems.contaminated else {}
+    return {**kept, **flag, "id": problems.id(row), "problem": problems.texts[row], "answer": problems.golds[row]}
 
 
 def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:

@@ -134,7 +134,7 @@ def is_code(dep: str) -> bool:
 
 def input_files(stage: str, deps: list[str], params: Params) -> list[Path]:
     """The files among a stage's deps that no stage makes; of data and base models what params name, if it is here."""
-    prepared = [source.dataset for source in params.prepare.sources]
+    prepared = [*(source.dataset for source in params.prepare.sources), *params.prepare.evaluation_paths]
     data = prepared if stage == "prepare" else params.evaluate.local_data
     named = {SOURCE_DATA: data, BASE_MODELS: [params.model.name_or_path]}
     inputs = [dep for dep in deps if not is_code(dep) and Path(dep) not in MADE_BY]

@@ -207,6 +207,22 @@ class TraceRules(Section):
     """Characters of the longest trace, tags and answer included; null for any. `sft.max_length` counts tokens."""
 
 
+HELD_OUT = "held_out"
+
+
+class EvaluationSet(Section):
+    """Problems of a benchmark, which training problems are compared with."""
+
+    name: str = Field(pattern=r"[\w.-]+")
+    """What manifest and report call it."""
+    path: str = Field(min_length=1)
+    """A file or folder in data/source."""
+    split: str = "train"
+    """Split of it; that of a file is `train`."""
+    column: str = "problem"
+    """Column with the problem."""
+
+
 class Prepare(Section):
     """Source of the problems, and which of them train and which evaluate."""
 
@@ -245,6 +261,14 @@ class Prepare(Section):
     max_faulty_frac: float = Field(ge=0, le=1)
     """Share of the rows of the sources that may be faulty, without a problem or a gold for instance: they are left
     out and counted. More of them stop the stage."""
+    near_duplicates: float | None = Field(gt=0, le=1)
+    """Share of word trigrams in common (Jaccard index) from which problems with the same numbers and the same gold are
+    one; null for equal ones alone. Groups of them are held out together or not at all."""
+    decontaminate: list[Literal["held_out"] | EvaluationSet]
+    """Evaluation sets whose problems training problems must not hold, in other words either: `held_out`, and others as
+    {name, path, column}."""
+    keep_contaminated: list[str]
+    """Names of those whose problems stay in training all the same: listed, and flagged where they are held out."""
     equations: Equations
     """Problems of the built-in source."""
 
@@ -287,6 +311,18 @@ class Prepare(Section):
         if any(weighted) and not all(weighted):
             raise ValueError("a weight for every source, or for none")
         return dataset
+
+    def evaluation_paths(self) -> list[str]:
+        """Files and folders of the evaluation sets."""
+        return [one.path for one in self.decontaminate if isinstance(one, EvaluationSet)]
+
+    @model_validator(mode="after")
+    def kept_sets_are_named(self) -> "Prepare":
+        names = [one.name if isinstance(one, EvaluationSet) else one for one in self.decontaminate]
+        unknown = [name for name in self.keep_contaminated if name not in names]
+        if unknown or len({*names}) < len(names):
+            raise ValueError(f"keep_contaminated names sets of decontaminate, each once: {', '.join(names)}")
+        return self
 
     @field_validator("answer_pattern", "drop_pattern")
     @classmethod
