@@ -14,7 +14,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean bench bench-smoke bench-rewards
+.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean bench bench-smoke bench-rewards bench-prepare
 
 run: setup
 	dvc repro
@@ -83,6 +83,11 @@ bench-rewards: setup
 	python benchmarks/rewards.py throughput
 	python benchmarks/rewards.py agreement
 	python benchmarks/rewards.py hostile
+
+# 220,000 rows made, prepared and compared with what was planted among them; ten minutes. ROWS=20000 for fewer.
+ROWS = 220000
+bench-prepare: setup
+	python -m benchmarks.prepare --rows $(ROWS)
 
 # Every stage and test starts processes that import torch: compiled once, here, and not in each of them where
 # PYTHONDONTWRITEBYTECODE is set.

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from posttrain.outputs.manifest import MANIFEST
 from posttrain.params.schema import Params
 from posttrain.paths import PREPARED
@@ -22,8 +20,7 @@ GSM8K_FORM = {
 LONG = "Tom has {} apples and buys {} more apples at the market on the way home. How many apples does {} have now?"
 
 
-def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params) -> dict[str, Any]:
-    monkeypatch.chdir(tmp_path)
+def prepared(params: Params) -> dict[str, Any]:
     prepare.run(params)
     return dict(json.loads((PREPARED / MANIFEST).read_text()))
 
@@ -41,42 +38,38 @@ def problems_in(name: str) -> list[dict[str, Any]]:
 IN_TWO = {**GSM8K_FORM, "prepare.dataset": "data/source/own", "prepare.test_split": "test"}
 
 
-def test_near_duplicates_are_left_out_where_numbers_and_gold_agree(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params_with: ParamsWith
-) -> None:
+def test_near_duplicates_are_left_out_where_numbers_and_gold_agree(project: Path, params_with: ParamsWith) -> None:
     rows = [(LONG.format(3, 4, "Tom"), "7"), (LONG.replace("Tom", "Ada").format(3, 4, "Ada"), "7")]
     rows += [(LONG.format(5, 6, "Tom"), "11"), (LONG.format(3, 4, "Tom").replace("How many", "How few"), "8")]
-    source(tmp_path / "data/source/own", rows)
-    source(tmp_path / "data/source/own", [("What is 1 plus 1?", "2")], "test")
-    manifest = prepared(tmp_path, monkeypatch, params_with(IN_TWO))
+    source(project / "data/source/own", rows)
+    source(project / "data/source/own", [("What is 1 plus 1?", "2")], "test")
+    manifest = prepared(params_with(IN_TWO))
     assert sorted(row["answer"] for row in problems_in("train")) == ["11", "7", "8"]
     rule = next(rule for rule in manifest["rules"] if rule["name"] == "near-duplicate")
     assert rule["left_out"] == 1
     assert {rule["examples"][0]["like"], rule["examples"][0]["problem"]} == {rows[0][0], rows[1][0]}
     assert {kept["name"]: kept["rows"] for kept in manifest["kept"]} == {"another-gold": 1, "template": 1}
-    prepared(tmp_path, monkeypatch, params_with({**IN_TWO, "prepare.near_duplicates": None}))
+    prepared(params_with({**IN_TWO, "prepare.near_duplicates": None}))
     assert len(problems_in("train")) == 4
 
 
-def test_contaminated_problems_are_left_out_or_kept_by_name_and_flagged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params_with: ParamsWith
-) -> None:
+def test_contaminated_problems_are_left_out_or_kept_by_name_and_flagged(project: Path, params_with: ParamsWith) -> None:
     own = [
         (f"Problem 4. {LONG.format(3, 4, 'Tom')} Say why.", "7"),
         (LONG.format(8, 9, "Tom"), "17"),
         ("Is 2 odd?", "no"),
     ]
-    source(tmp_path / "data/source/own", own)
-    source(tmp_path / "data/source/own", [(LONG.format(3, 4, "Tom"), "7"), ("Is 3 odd?", "yes")], "test")
-    source(tmp_path / "data/source", [("is 2 odd", "no")], "bench")
+    source(project / "data/source/own", own)
+    source(project / "data/source/own", [(LONG.format(3, 4, "Tom"), "7"), ("Is 3 odd?", "yes")], "test")
+    source(project / "data/source", [("is 2 odd", "no")], "bench")
     sets = ["held_out", {"name": "bench", "path": "data/source/bench.jsonl", "column": "question"}]
     params = params_with({**IN_TWO, "prepare.decontaminate": sets})
-    manifest = prepared(tmp_path, monkeypatch, params)
+    manifest = prepared(params)
     assert [row["answer"] for row in problems_in("train")] == ["17"]
     assert "data/source/bench.jsonl" in manifest["inputs"]
     assert not any("contaminated" in row for row in problems_in("test"))
     params = params_with({**IN_TWO, "prepare.decontaminate": sets, "prepare.keep_contaminated": ["held_out"]})
-    manifest = prepared(tmp_path, monkeypatch, params)
+    manifest = prepared(params)
     assert sorted(row["answer"] for row in problems_in("train")) == ["17", "7"]
     assert {row["problem"]: row.get("contaminated", False) for row in problems_in("test")} == {
         LONG.format(3, 4, "Tom"): True,
@@ -86,9 +79,7 @@ def test_contaminated_problems_are_left_out_or_kept_by_name_and_flagged(
     assert kept["examples"][0]["like"] == LONG.format(3, 4, "Tom")
 
 
-def test_near_duplicates_are_on_one_side_of_the_split_in_any_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params_with: ParamsWith
-) -> None:
+def test_near_duplicates_are_on_one_side_of_the_split_in_any_order(project: Path, params_with: ParamsWith) -> None:
     rows = [
         (LONG.replace("Tom", name).format(n, 2 * n, name), f"{3 * n}.{i}")
         for n in range(1, 40)
@@ -97,8 +88,8 @@ def test_near_duplicates_are_on_one_side_of_the_split_in_any_order(
     sides = []
     for seed in (1, 2):
         random.Random(seed).shuffle(rows)
-        source(tmp_path / "data/source/own", rows)
-        prepared(tmp_path, monkeypatch, params_with({**IN_TWO, "prepare.test_split": None, "prepare.test_frac": 0.3}))
+        source(project / "data/source/own", rows)
+        prepared(params_with({**IN_TWO, "prepare.test_split": None, "prepare.test_frac": 0.3}))
         sides.append([sorted(row["answer"] for row in problems_in(name)) for name in ("train", "test")])
         train, test = ({answer.split(".")[0] for answer in side} for side in sides[-1])
         assert train
