@@ -6,8 +6,9 @@ Writes  data/prepared/{sft,train,test}.jsonl (many traces: sft.parquet), fates.p
 Run     posttrain prepare
 
 `sft` has {id, problem, completion}, one row a trace; `train` and `test` have {id, problem, answer} and the columns to
-keep, one row a problem. No problem of the test set is in the other two, in other words either. `fates.parquet` has every row of the sources,
-and what became of it: `posttrain data --why`.
+keep, one row a problem. No problem of the test set is in the other two, in other words either, unless params keep it:
+its row in `test` says `contaminated` then. `fates.parquet` has every row of the sources, and what became of it:
+`posttrain data --why`.
 """
 
 import time
@@ -23,7 +24,7 @@ from posttrain.judge.verifier import Verifier
 from posttrain.outputs.facts import Origin
 from posttrain.outputs.manifest import beside, publish
 from posttrain.outputs.run_log import log_run
-from posttrain.params.schema import BUILT_IN, Params
+from posttrain.params.schema import Params
 from posttrain.paths import PREPARED
 
 

@@ -312,6 +312,7 @@ class Prepare(Section):
             raise ValueError("a weight for every source, or for none")
         return dataset
 
+    @property
     def evaluation_paths(self) -> list[str]:
         """Files and folders of the evaluation sets."""
         return [one.path for one in self.decontaminate if isinstance(one, EvaluationSet)]
