@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.data.columns import FaultyRow, NoSuchColumn, Row, answer_of, text_of, traces_of, value_at
+from posttrain.judge.answers import last_boxed
 from posttrain.prompts import THINK_CLOSE, THINK_OPEN
 
 
@@ -35,23 +36,19 @@ class Layout:
 # Text
 
 
-def last_boxed(text: str) -> str:
-    """What the last \\boxed holds, braces within it counted; empty without one that is closed."""
-    for match in reversed([*re.finditer(r"\\(?:boxed|fbox)\s*", text)]):
-        if text[match.end() : match.end() + 1] != "{":
-            return text[match.end() :].split()[0].rstrip(".,$") if text[match.end() :].split() else ""
-        depth = 0
-        for place in re.finditer(r"\\.|[{}]", text[match.end() :], re.DOTALL):
-            depth += {"{": 1, "}": -1}.get(place[0], 0)
-            if not depth:
-                return text[match.end() + 1 : match.end() + place.start()].strip()
-    return ""
+BOX = re.compile(r"\\(?:fbox|boxed)\s*\{")
+BARE_BOX = re.compile(r"\\boxed\s+([^\s{}$.,]+)")
+
+
+def boxed_in(text: str) -> str:
+    r"""What the last \boxed holds, also \fbox{5} and \boxed 5; empty without one that is closed."""
+    return last_boxed(BARE_BOX.sub(r"\\boxed{\1}", BOX.sub(r"\\boxed{", text))) or ""
 
 
 def boxed_answer(text: str) -> str:
-    """Raises: FaultyRow without a \\boxed"""
-    found = last_boxed(text)
-    if not found:
+    r"""Raises: FaultyRow without a \boxed"""
+    found = boxed_in(text)
+    if not found.strip():
         raise FaultyRow("no answer: no \\boxed{...} that is closed in the solution")
     return found
 
@@ -138,7 +135,7 @@ def conversation(column: str) -> Callable[[Row], Parts]:
         problem = question(row[column], column)
         traces = [with_think_tags(text) for role, text in turns(row[column], column) if role in ASSISTANTS]
         gold = next((name for name in GOLDS if row.get(name) is not None), None)
-        answer = answer_of(row[gold], gold) if gold else last_boxed(traces[-1]) if traces else ""
+        answer = answer_of(row[gold], gold) if gold else boxed_in(traces[-1]) if traces else ""
         return Parts(problem, answer, tuple(traces))
 
     return read
@@ -187,7 +184,7 @@ def open_thoughts(row: Row) -> Parts:
     texts = (text_of(row[name], name) for name in ("problem", "deepseek_reasoning", "deepseek_solution"))
     problem, thoughts, rest = texts
     gold = row.get("ground_truth_solution")
-    return Parts(problem, last_boxed(gold if isinstance(gold, str) else rest), (thought(thoughts, rest),))
+    return Parts(problem, boxed_in(gold if isinstance(gold, str) else rest), (thought(thoughts, rest),))
 
 
 R1_SOLUTIONS = tuple(f"r1_solution_{number}" for number in (1, 2, 3))

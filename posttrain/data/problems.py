@@ -1,7 +1,6 @@
 """Every row of the sources as a problem with a gold, and its fate: kept, left out by a rule, or merged into another."""
 
 import hashlib
-import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.data.patterns import Bounded
 from posttrain.data.table import Table
 from posttrain.judge.answers import BOXED, last_boxed
 from posttrain.params.schema import Prepare
@@ -104,7 +104,8 @@ class Problems:
         return len(self.texts)
 
     def _read(self) -> None:
-        pattern = re.compile(self.params.answer_pattern) if self.params.answer_pattern else None
+        text = self.params.answer_pattern
+        pattern = Bounded("prepare.answer_pattern", text) if text else None
         for first, batch in self.table.stream("problem", "answer", "use", "fault", "source", "row"):
             for number, fault in enumerate(batch["fault"], first):
                 if fault is not None:
@@ -180,7 +181,7 @@ class Problems:
         return shown
 
 
-def gold_in(answer: str, pattern: re.Pattern[str] | None) -> str | None:
+def gold_in(answer: str, pattern: Bounded | None) -> str | None:
     r"""The gold: group 1 of the pattern, or all of the answer; None where the pattern finds none.
 
     In a \boxed{} it ends where the braces match, which no regular expression can say.

@@ -10,6 +10,7 @@ import numpy as np
 
 from posttrain.data.equations import BUILT_IN
 from posttrain.data.golds import Golds
+from posttrain.data.patterns import Bounded
 from posttrain.data.problems import EXAMPLE_CHARS, EXAMPLES, TRAIN, Applied, Problems
 from posttrain.data.progress import progress
 from posttrain.data.shuffle import Shuffle
@@ -151,8 +152,9 @@ class Form:
     """
 
     def __init__(self, params: Prepare) -> None:
-        self.answer = re.compile(params.answer_pattern) if params.answer_pattern else None
-        self.drop = re.compile(params.drop_pattern) if params.drop_pattern else None
+        answer, drop = params.answer_pattern, params.drop_pattern
+        self.answer = Bounded("prepare.answer_pattern", answer) if answer else None
+        self.drop = Bounded("prepare.drop_pattern", drop) if drop else None
         self.answered = params.columns.answer is not None or params.dataset == BUILT_IN
         self.own = params.traces.contradicting == "keep" or params.dataset == BUILT_IN
         self.max_chars = params.traces.max_chars

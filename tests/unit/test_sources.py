@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from posttrain.data.columns import FaultyRow, answer_of, value_at
-from posttrain.data.layouts import last_boxed, without_instruction
+from posttrain.data.layouts import boxed_in, without_instruction
 from posttrain.data.mixture import sizes
 from posttrain.data.patterns import Bounded
 from posttrain.data.readers import read_lines, read_rows
 from posttrain.data.sources import load
 from posttrain.errors import EXIT_WRONG_INPUT, InputError
 from posttrain.params.schema import Params
+from stages import prepare
 
 ParamsWith = Callable[[dict[str, Any]], Params]
 Load = Callable[..., list[dict[str, Any]]]
@@ -476,17 +477,17 @@ def test_what_is_no_answer(value: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("\\boxed{1} and \\boxed{\\frac{1}{\\sqrt{2}}}", "\\frac{1}{\\sqrt{2}}"),
+        ("\\boxed{1}, so at last \\boxed{\\frac{1}{\\sqrt{2}}}", "\\frac{1}{\\sqrt{2}}"),
         ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
         ("\\fbox{3}", "3"),
         ("\\boxed 5.", "5"),
-        ("\\boxed{1} then \\boxed{never closed", "1"),
+        ("\\boxed{1} then \\boxed{never closed", ""),
         ("none", ""),
         ("\\boxed", ""),
     ],
 )
 def test_the_last_box(text: str, found: str) -> None:
-    assert last_boxed(text) == found
+    assert boxed_in(text) == found
 
 
 def test_instructions_are_cut_and_problems_are_not() -> None:
@@ -897,17 +898,28 @@ def test_a_pattern_without_end_is_stopped(pattern: str) -> None:
     for text in ("a" * 60 + "!", "x" * 60, "word " * 30 + "!"):
         began = time.monotonic()
         try:
-            bounded.group(text)
-            bounded.cut(text)
+            bounded.search(text)
+            bounded.sub("", text)
         except InputError as error:
             assert error.where == "params.yaml: prepare.answer_pattern"  # noqa: PT017 (a pattern may also end)
         assert time.monotonic() - began < 30
 
 
 def test_patterns_mean_what_they_mean_in_re() -> None:
-    assert Bounded("k", r"####\s*(.+)").group("a\n#### 12\nb") == "12"
-    assert Bounded("k", r"####(?: (\d+))?").group("####") is None
-    assert Bounded("k", r"<<[^>]*>>").cut("3*4=<<3*4=12>>12") == "3*4=12"
+    assert Bounded("k", r"####\s*(.+)").search("a\n#### 12\nb")[1] == "12"
+    assert Bounded("k", r"####(?: (\d+))?").search("####")[1] is None
+    assert Bounded("k", r"####").search("12") is None
+    assert Bounded("k", r"<<[^>]*>>").sub("", "3*4=<<3*4=12>>12") == "3*4=12"
+    assert Bounded("k", r"(\d)").sub(lambda match: f"<{match[1]}>", "a1") == "a<1>"
+
+
+def test_prepare_stops_at_a_pattern_without_end(rows_of: Load, params_with: ParamsWith) -> None:
+    put("rows.jsonl", lines([*ROWS, {**ROWS[0], "problem": "long", "answer": "a" * 60 + "!"}]))
+    for key in ("answer_pattern", "drop_pattern"):
+        put("rows.jsonl", lines([*ROWS, {"problem": "long", "answer": "1" * 60 + "!", "solution": "1" * 60 + "!"}]))
+        params = params_with({"prepare.dataset": "data/source/rows.jsonl", f"prepare.{key}": r"((?:1|11)+)$"})
+        with pytest.raises(InputError, match=f"prepare.{key}\n.*no end after"):
+            prepare.run(params)
 
 
 def test_rows_of_a_file_are_read_as_they_are_asked_for(project: Path) -> None:
