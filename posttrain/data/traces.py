@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from posttrain.data.equations import BUILT_IN
 from posttrain.data.golds import Golds
 from posttrain.data.patterns import Bounded
 from posttrain.data.problems import EXAMPLE_CHARS, EXAMPLES, TRAIN, Applied, Problems
@@ -16,7 +15,7 @@ from posttrain.data.progress import progress
 from posttrain.data.shuffle import Shuffle
 from posttrain.data.trace_form import Trace, parse
 from posttrain.judge.answers import BOXED
-from posttrain.params.schema import Prepare
+from posttrain.params.schema import BUILT_IN, Prepare
 from posttrain.prompts import completion_text
 
 REASONS = {

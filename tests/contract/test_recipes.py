@@ -1,11 +1,10 @@
 """Recipes for GPUs fit the GPUs that they name, and say of `posttrain plan` what it prints."""
 
+import json
 import re
-import runpy
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,9 +15,7 @@ from posttrain.commands.plan.machine import DDP, GIB, LORA, ZERO2, ZERO3, Machin
 from posttrain.commands.plan.model import QWEN, from_config
 from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.work import Work, grpo_work, sft_work
-from posttrain.data.prepared import table_of
-from posttrain.data.problems import TRAIN, Problems
-from posttrain.data.traces import Traces
+from posttrain.data.sources import load
 from posttrain.params.file import load_params, read_yaml
 from posttrain.params.recipes import apply_recipe, list_recipes
 from posttrain.params.schema import Params
@@ -152,7 +149,7 @@ def comment(name: str) -> list[str]:
 def test_hub_names_have_a_commit(name: str, recipes: Path) -> None:
     params = applied(name)
     pinned = [params.model.revision]
-    if not params.prepare.dataset.startswith("data/"):
+    if not str(params.prepare.dataset).startswith("data/"):
         pinned.append(params.prepare.revision)
     assert all(re.fullmatch(r"[0-9a-f]{40}", str(commit)) for commit in pinned)
 
@@ -190,43 +187,26 @@ def test_the_tutorials_page_has_its_keys_and_the_recipes_paths(recipes: Path) ->
 # R1's traces
 
 
-def source(**changes: Any) -> dict[str, Any]:
-    """A row with the columns of OpenR1-Math-220k that are read."""
-    return {
+def test_r1s_verified_traces_are_what_sft_imitates(recipes: Path) -> None:
+    row = {
         "problem": "What is 1 + 1?",
         "answer": "2",
+        "solution": "A person's.",
         "generations": ["<think>\nOne more.\n</think>\n\n\\boxed{3}", "<think>\nTwo.\n</think>\n\n\\boxed{2}"],
         "is_reasoning_complete": [True, True],
         "correctness_math_verify": [False, True],
-        **changes,
     }
+    clone = Path("data/source/clone.jsonl")
+    clone.parent.mkdir(parents=True)
+    clone.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    for name, solution in (("qwen-7b-zero3", row["generations"][1]), ("tutorial", row["solution"])):
+        params = applied(name).prepare
+        here = params.model_copy(update={"dataset": str(clone), "config": None, "revision": None})
+        (found,) = load(here, "train", Path(name))
+        assert found["solutions"] == [solution]
 
 
-def test_traces_are_the_verified_ones_and_prepare_takes_them(recipes: Path) -> None:
-    traces = runpy.run_path(str(ROOT / "docs/openr1_traces.py"))
-    rows = [
-        source(),
-        source(problem="and 2 + 2?", answer="4", correctness_math_verify=[True, True]),
-        source(problem="without an answer", answer=None),
-        source(problem="cut off", is_reasoning_complete=[True, False]),
-        source(problem="opened twice", generations=["", "<think>a<think>b</think>c"]),
-        source(problem="not opened", generations=["", "a</think>c"]),
-    ]
-    assert traces["write"](rows, 1, traces["OUT"]) == 2
-    found = [(row["problem"], row["solution"]) for row in traces["rows"](rows, 4)]
-    assert found == [("What is 1 + 1?", "Two."), ("and 2 + 2?", "One more."), ("and 2 + 2?", "Two.")]
-    params = applied("qwen-7b-zero3")
-    assert traces["OUT"].parent == Path(params.prepare.dataset)
-    problems = Problems(table_of(params, Path("made")), params.prepare)
-    problems.part[:] = TRAIN
-    traces = Traces(problems, None, problems.rows(), Path("made"))
-    traces.collect()
-    assert "<think>\nTwo.\n</think>\n<answer>\n2\n</answer>" in [row["completion"] for row in traces.rows()]
-
-
-def test_the_commit_of_the_traces_is_that_of_the_tutorial() -> None:
-    traces = runpy.run_path(str(ROOT / "docs/openr1_traces.py"))
-    prepare = read_yaml(ROOT / "recipes/tutorial.yaml")["prepare"]
-    assert (traces["DATASET"], traces["CONFIG"], traces["REVISION"]) == (
-        *(prepare["dataset"], prepare["config"], prepare["revision"]),
-    )
+def test_recipes_share_the_commit_of_r1s_traces() -> None:
+    names = ("tutorial", "openr1-distill-qwen-1.5b", "qwen-7b-zero3")
+    sources = [read_yaml(ROOT / f"recipes/{name}.yaml")["prepare"] for name in names]
+    assert len({(one["dataset"], one["config"], one["revision"]) for one in sources}) == 1
