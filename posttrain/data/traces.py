@@ -1,6 +1,5 @@
 """From the solutions of the sources to what SFT imitates, and the rules that leave some out."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass

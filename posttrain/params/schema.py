@@ -531,8 +531,8 @@ class Evaluate(Section):
 
     tasks: list[str | LocalTask]
     """Problems that the models are asked: `held_out`, which the claim is about; a .jsonl file under data/source/ with
-    `problem` and `answer`; a benchmark by lighteval's name, such as math_500, aime24, gsm8k or gpqa:diamond, from the Hub or, as
-    {name: gsm8k, data: data/source/gsm8k}, from a local copy of its data."""
+    `problem` and `answer`; a benchmark by lighteval's name, such as math_500, aime24, gsm8k or gpqa:diamond, from the
+    Hub or, as {name: gsm8k, data: data/source/gsm8k}, from a local copy of its data."""
     num_samples: int = Field(ge=1)
     """Completions per problem. pass@1 is the mean over them, maj@n the majority vote."""
     temperature: float = Field(ge=0)

@@ -240,8 +240,6 @@ class GRPOTrainer(Seam, trl.GRPOTrainer):
     """The model in the dtype to draw completions in, if that is another."""
     _buffered_inputs: Any
 
-    _buffered_inputs: Any
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._replayed: RolloutBatch | None = None
         """What TRL is given instead of generating and scoring."""
