@@ -23,7 +23,7 @@ from flows.lock import held
 from posttrain.errors import InputError
 from posttrain.graph import given_inputs, small_files
 from posttrain.params.recipes import overlaid
-from posttrain.paths import GRAPH, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORKTREES
+from posttrain.paths import COMPLETIONS, GRAPH, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORKTREES
 
 # Git's and DVC's own references are shared by all worktrees: one at a time.
 REFERENCES_LOCK = LOCKS / "references.lock"
@@ -102,6 +102,7 @@ def make(root: Path, tree: Path, commit: str, params: str, on_line: Callable[[st
         remove(root, tree)
         git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
     link_inputs(root, tree)
+    link_completions(root, tree)
     configure(root, tree)
     dvc(tree, "checkout", "--quiet", "--allow-missing", "--force")
     (tree / PARAMS).write_text(params, encoding="utf-8")
@@ -127,6 +128,13 @@ def link_inputs(root: Path, tree: Path) -> None:
             for name in [*files, *(name for name in folders if (Path(folder) / name).is_symlink())]:
                 if not (target / name).exists():
                     (target / name).symlink_to((Path(folder) / name).resolve())
+
+
+def link_completions(root: Path, tree: Path) -> None:
+    """What a model wrote for one run of a sweep, the others need not ask it again."""
+    (root / COMPLETIONS).mkdir(parents=True, exist_ok=True)
+    (tree / COMPLETIONS).parent.mkdir(parents=True, exist_ok=True)
+    (tree / COMPLETIONS).symlink_to((root / COMPLETIONS).resolve())
 
 
 def save(root: Path, tree: Path, name: str, stages: Sequence[str]) -> None:
