@@ -250,7 +250,8 @@ class Prepare(Section):
     columns: Columns
     """Names of the columns of the source."""
     answer_pattern: str | None
-    """Regular expression; group 1 in the answer column is the gold. The match is cut out of the solution."""
+    """Regular expression; group 1 in the answer column is the gold, in a box up to the brace that matches. The match is
+    cut out of the solution, unless it is a box."""
     drop_pattern: str | None
     """Regular expression; every match is cut out of the solution."""
     drop_golds: list[Kind]
