@@ -39,14 +39,14 @@ def row(problem: str, answer: str = "1", why: str = "One.") -> dict[str, str]:
 def prepared(project: Path, params_with: ParamsWith) -> Params:
     """Seven rows, of which three stay."""
     save(
-        "data/train.jsonl",
+        "data/source/train.jsonl",
         row("What is 2 - 1?", why="<think>a</think>\\boxed{2}"),
         row("what is  2 - 1?"),
         row("Prove | it <b>", "see the proof above"),
         row("In the test set?"),
         row("Another?", "5", "<think>cut"),
     )
-    save("data/test.jsonl", row("in the TEST set?"), row("?", "?"))
+    save("data/source/test.jsonl", row("in the TEST set?"), row("?", "?"))
     params = params_with(CHANGES)
     prepare.run(params)
     return params
@@ -58,11 +58,11 @@ def test_the_card_has_what_every_rule_left_out(prepared: Params, capsys: pytest.
     shown = capsys.readouterr().out
     assert shown == (PREPARED / "card.md").read_text()
     assert "2 training problems, 1 traces, 1 held-out problems" in shown
-    assert "| data | train | 5 | 2 | 1 | 2 |\n| data | test | 2 | 1 | 0 | 1 |\n" in shown
+    assert "| data/source | train | 5 | 2 | 1 | 2 |\n| data/source | test | 2 | 1 | 0 | 1 |\n" in shown
     assert "| prose-gold | 6 | 1 | 5 | with a gold that is prose (prepare.drop_golds) |" in shown
-    assert "| data:2 | Prove \\| it &lt;b> | see the proof above |" in shown
-    assert "| data:1 | what is  2 - 1? | What is 2 - 1? |".replace("  ", " ") in shown
-    assert "| data:0 | What is 2 - 1? | concludes 2; the gold is 1 |" in shown
+    assert "| data/source:2 | Prove \\| it &lt;b> | see the proof above |" in shown
+    assert "| data/source:1 | what is  2 - 1? | What is 2 - 1? |".replace("  ", " ") in shown
+    assert "| data/source:0 | What is 2 - 1? | concludes 2; the gold is 1 |" in shown
     card = require_complete(PREPARED, "prepare")["card"]
     assert card["problem_chars"] == [{"below": 64, "number": 3}]
     assert card["without_conclusion"] == 1
@@ -71,11 +71,17 @@ def test_the_card_has_what_every_rule_left_out(prepared: Params, capsys: pytest.
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ("data:1", "one problem with data:0 (duplicates)"),
-        ("data:2", "left out, one of the rows with a gold that is prose (prepare.drop_golds): see the proof above"),
-        ("data:4", "kept; 1 of its traces left out, cut off: a tag is never closed, or nothing follows the thoughts"),
+        ("data/source:1", "one problem with data/source:0 (duplicates)"),
+        (
+            "data/source:2",
+            "left out, one of the rows with a gold that is prose (prepare.drop_golds): see the proof above",
+        ),
+        (
+            "data/source:4",
+            "kept; 1 of its traces left out, cut off: a tag is never closed, or nothing follows the thoughts",
+        ),
         ("IN the test set?", "left out, one of the rows training problems that are in the test set"),
-        ("Another?", "data:4 (train, id "),
+        ("Another?", "data/source:4 (train, id "),
     ],
 )
 def test_why_tells_what_became_of_a_row(
@@ -90,8 +96,8 @@ def test_why_takes_an_id_and_names_every_row_with_it(prepared: Params, capsys: p
     (row_id,) = {row["id"] for row in lines("train.jsonl") if row["problem"] == "What is 2 - 1?"}
     capsys.readouterr()
     assert main(["data", "--why", row_id]) == 0
-    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == ["data:0", "data:1"]
-    for missing in ("data:77", "nowhere:1", "data:" + "9" * 30, "What?"):
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == ["data/source:0", "data/source:1"]
+    for missing in ("data/source:77", "nowhere:1", "data/source:" + "9" * 30, "What?"):
         assert main(["data", "--why", missing]) == 2
         assert "no such row" in capsys.readouterr().err
 

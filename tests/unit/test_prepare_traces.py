@@ -161,15 +161,15 @@ def test_the_manifest_counts_traces_by_rule(
         {"question": f"{n} + 1?", "why": f"<think>t{n}</think>\\boxed{{{n + 1}}}", "gold": f"{n + 1}"} for n in range(9)
     ]
     rows += [{"question": "9 + 1?", "why": "<think>t</think>\\boxed{11}", "gold": "10"}]
-    save("data/train.jsonl", *rows)
-    save("data/test.jsonl", {"question": "t?", "why": "w", "gold": "1"})
+    save("data/source/train.jsonl", *rows)
+    save("data/source/test.jsonl", {"question": "t?", "why": "w", "gold": "1"})
     columns = {"problem": "question", "solution": "why", "answer": "gold", "keep": []}
     prepare.run(params_with({**ROWS, "prepare.columns": columns, "prepare.test_split": "test"}))
     manifest = require_complete(PREPARED, "prepare")
     assert manifest["rows"] == {"sft": 9, "train": 10, "test": 1}
     (rule,) = [rule for rule in manifest["trace_rules"] if rule["left_out"]]
     assert (rule["name"], rule["in"], rule["out"]) == ("contradicting", 10, 9)
-    assert rule["examples"] == [{"row": "data:9", "problem": "9 + 1?", "note": "concludes 11; the gold is 10"}]
+    assert rule["examples"] == [{"row": "data/source:9", "problem": "9 + 1?", "note": "concludes 11; the gold is 10"}]
     assert "left out: 1 traces that conclude something else" in capsys.readouterr().out
     assert all(row["completion"].count("<think>") == 1 for row in read_rows(PREPARED, "sft"))
 
