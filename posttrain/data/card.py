@@ -56,6 +56,10 @@ def markdown(manifest: dict[str, Any]) -> str:
         lines = [[rule["name"], rule["in"], rule["left_out"], rule["out"], rule["reason"]] for rule in told]
         text += f"\n## {title}\n\n" + table(lines, ["rule", "in", "left out", "out", "left out are those"])
         text += "".join(examples(rule) for rule in told if rule["examples"])
+    if kept := manifest.get("kept"):
+        lines = [[noted["name"], noted["rows"], noted["reason"]] for noted in kept]
+        text += "\n## Worth a look\n\nNothing of this is left out.\n\n" + table(lines, ["name", "rows", "they are"])
+        text += "".join(examples(noted, "Kept") for noted in kept)
     for title, name in (("Problems", "problem_chars"), ("Traces", "trace_chars")):
         text += f"\n## {title} by characters\n\n```\n{bars(about[name])}\n```\n"
     if number := about["without_conclusion"]:
@@ -70,13 +74,12 @@ def source_lines(prepare: dict[str, Any]) -> str:
     return "".join(f"- {', '.join(f'{key} {item[key]}' for key in keys if item.get(key))}\n" for item in named)
 
 
-def examples(rule: dict[str, Any]) -> str:
-    lines = [
-        [cell(item.get(key, "")) for key in ("row", "problem", "note", "into_problem")] for item in rule["examples"]
-    ]
-    used = [number for number in range(4) if any(line[number] for line in lines)]
-    heads = [("row", "problem", "note", "one with")[number] for number in used]
-    title = f"\nLeft out {rule['reason']}, for example:\n\n"
+def examples(rule: dict[str, Any], did: str = "Left out") -> str:
+    keys = {"row": "row", "problem": "problem", "note": "note", "into_problem": "one with", "like": "like"}
+    lines = [[cell(item.get(key, "")) for key in keys] for item in rule["examples"]]
+    used = [number for number in range(len(keys)) if any(line[number] for line in lines)]
+    heads = [list(keys.values())[number] for number in used]
+    title = f"\n{did} {rule['reason']}, for example:\n\n"
     return title + table([[line[number] for number in used] for line in lines], heads)
 
 

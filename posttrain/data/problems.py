@@ -153,8 +153,8 @@ class Problems:
         """Lists a row that stays beside a problem that it is like; the first of the rows are shown."""
         noted = self.noted.setdefault(name, Noted(name, reason))
         if row not in noted.rows and len(noted.examples) < EXAMPLES:
-            number = {} if likeness is None else {"likeness": round(likeness, 3)}
-            noted.examples.append({**self.example(LeftOut(row, like=like)), **number})
+            note = "" if likeness is None else f"{likeness:.2f} of its word trigrams"
+            noted.examples.append(self.example(LeftOut(row, note, like=like)))
         noted.rows.add(row)
 
     def id(self, row: int) -> str:
