@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from trl import GRPOTrainer
 
 from posttrain.grpo.curve import GRPOCurve
 from posttrain.grpo.dynamic import SparePrompts, flat_groups, order, totals, without_spread
@@ -16,7 +15,7 @@ from posttrain.grpo.trainer import Trainer, to_dataset, trainer_config
 from posttrain.params.file import load_params
 from posttrain.params.schema import Params
 from posttrain.prompts import Message, prompt_messages
-from posttrain.training.trl import GenerationBatch
+from posttrain.training.trl import GenerationBatch, GRPOTrainer
 from tests.trainers import FixedRewards, Reward, tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -145,7 +144,7 @@ def trainer(
 
 
 def plain_trainer(params: Params, checkpoint: tuple[Path, Any], folder: Path, reward: Reward) -> Any:
-    """TRL's own, with the curve."""
+    """TRL's own, with completions from where the stage has them, and the curve."""
     path, tokenizer = checkpoint
     curve = GRPOCurve(["accuracy"], lambda: GenerationBatch.of(made))
     reward.__name__ = "accuracy"
