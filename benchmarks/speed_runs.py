@@ -73,12 +73,12 @@ def save_random(folder: str) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from posttrain.outputs.manifest import read_jsonl
+    from posttrain.outputs.rows import read_rows
     from posttrain.training.from_scratch import train_tokenizer
     from posttrain.training.models import align_special_tokens
 
-    rows = read_jsonl(Path("data/prepared/sft.jsonl"))
-    tokenizer = train_tokenizer([row["problem"] + "\n" + row["completion"] for row in rows], 384)
+    rows = read_rows(Path("data/prepared"), "sft")
+    tokenizer = train_tokenizer((row["problem"] + "\n" + row["completion"] for row in rows), 384)
     torch.manual_seed(1)
     model = LlamaForCausalLM(LlamaConfig(**SMOLLM2, tie_word_embeddings=True))
     align_special_tokens(model, tokenizer)

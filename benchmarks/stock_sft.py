@@ -1,11 +1,10 @@
 """SFT with stock TRL, as a user writes it: one SFTTrainer on prompts and completions.
 
-Reads   models/sft (to begin at), data/prepared/sft.jsonl and the hyperparameters of params.yaml in the working folder
+Reads   models/sft (to begin at), data/prepared/sft.* and the hyperparameters of params.yaml in the working folder
 Writes  phases.json
 Run     python benchmarks/stock_sft.py THREADS
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -16,13 +15,14 @@ from phases import Phases
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
+from posttrain.outputs.rows import read_rows
+
 
 def main(threads: int) -> None:
     torch.set_num_threads(threads)
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     sft = params["sft"]
-    with Path("data/prepared/sft.jsonl").open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+    rows = read_rows(Path("data/prepared"), "sft")
     same = ("max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm")
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained("models/sft"),

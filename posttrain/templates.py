@@ -68,13 +68,18 @@ def closes_thoughts(prompt: str, problem: str) -> bool:
 
 
 def training_text(tokenizer: Any, turn: Turn, prompt: list[Message], trace: str) -> tuple[str, str]:
-    """The prompt as it is rendered, and what the model has to write after it: the rest of the trace, and the end."""
+    """The prompt as it is rendered, and what the model has to write after it."""
     text = render(tokenizer, prompt)
-    begun = opened(text, prompt[-1]["content"])
+    return text, reply_text(turn, text, prompt[-1]["content"], trace)
+
+
+def reply_text(turn: Turn, prompt: str, problem: str, trace: str) -> str:
+    """What the model has to write after a rendered prompt: the rest of the trace, and the end."""
+    begun = opened(prompt, problem)
     there = next(
         (at for at, (a, b) in enumerate(zip(begun, trace, strict=False)) if a != b), min(len(begun), len(trace))
     )
-    return text, turn.lead + trace[there:] + turn.end
+    return turn.lead + trace[there:] + turn.end
 
 
 # ---------------------------------------------------------------------------------------------------------------------

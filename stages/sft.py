@@ -1,6 +1,6 @@
 """Stage 2: supervised fine-tuning on teacher traces, on the completions only; or, with `sft: null`, none.
 
-Reads   data/prepared/sft.jsonl; the `model`, `prompts` and `sft` sections
+Reads   data/prepared/sft.jsonl or sft.parquet; the `model`, `prompts` and `sft` sections
 Writes  models/sft/ (a plain transformers checkpoint) and results/sft/{metrics.json,curve.tsv,samples.jsonl}
 Run     posttrain sft
 
@@ -25,8 +25,8 @@ from posttrain.outputs.run_log import log_run
 from posttrain.params.schema import Params
 from posttrain.paths import PREPARED, SFT_MODEL, SFT_RESULTS
 from posttrain.sft.base import base_model
+from posttrain.sft.dataset import to_dataset
 from posttrain.sft.samples import sample_rows
-from posttrain.sft.traces import to_dataset
 from posttrain.sft.trainer import Trainer, curve, trainer_config
 from posttrain.training.card import card
 from posttrain.training.changed import changed_metric, start_of
@@ -80,22 +80,22 @@ def adopt(params: Params) -> None:
 def train(params: Params) -> None:
     """Train on the traces, sample a few completions, publish models/sft."""
     began = time.monotonic()
-    rows = list(read_rows(PREPARED, "sft"))
     checkpoints = Checkpoints(Origin("sft", params))
     with unpublished("sft") as folder:
         config = trainer_config(params, folder / "trainer")  # first: ZeRO-3 shares weights out as they are loaded
-        model, tokenizer = base_model(params, rows)
+        model, tokenizer = base_model(params, read_rows(PREPARED, "sft"))
         began_at = start_of(model, params.model)
-        dataset, too_long = to_dataset(rows, tokenizer, params)
-        print(f"sft | {parameters(model):,} parameters | {len(dataset)} traces, {too_long} longer than sft.max_length")
+        dataset, lengths = to_dataset(read_rows(PREPARED, "sft"), tokenizer, params, folder)
+        print(f"sft | {parameters(model):,} parameters | {lengths.told()}")
         trainer = Trainer(params, model, tokenizer, dataset, config, resume=Resume(checkpoints, params.launch))
         trainer.train_or_resume()
         with gathered_model(trainer) as trained:
             max_length = params.require_sft().max_length
-            samples = sample_rows(trained, tokenizer, rows[:NUM_SAMPLES], params.prompts.system, max_length)
+            rows = list(islice(read_rows(PREPARED, "sft"), NUM_SAMPLES))
+            samples = sample_rows(trained, tokenizer, rows, params.prompts.system, max_length)
         if (plain := plain_model(trainer, params.model.name_or_path, params, tokenizer, folder)) is None:
             return  # the main process publishes
-        metrics = trainer.metrics() | {"parameters": plain.num_parameters(), "too_long": too_long}
+        metrics = trainer.metrics() | {"parameters": plain.num_parameters()} | lengths.metrics
         metrics |= changed_metric(plain, began_at)
         publish(plain, tokenizer, trainer.curve, metrics, samples, checkpoints.origin.record)
     checkpoints.remove()

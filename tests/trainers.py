@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from posttrain.grpo.batch_rewards import BatchRewards
 from posttrain.grpo.trainer import Trainer, trainer_config
 from posttrain.params.schema import Params
-from posttrain.sft.traces import to_dataset
+from posttrain.sft.dataset import to_dataset
 from posttrain.training.from_scratch import random_model, train_tokenizer
 from posttrain.training.models import align_special_tokens
 from tests.templates import Template
@@ -64,7 +64,7 @@ def tiny_checkpoint(params: Params, rows: list[dict[str, Any]], folder: Path) ->
 def learnt_checkpoint(params: Params, template: Template, rows: list[dict[str, str]], folder: Path) -> None:
     """A small model that has learnt the traces of rows by heart, with a template, as somebody's checkpoint."""
     tokenizer = save_tokenizer(template, [row["problem"] + "\n" + row["completion"] for row in rows], folder)
-    dataset, _ = to_dataset(rows, tokenizer, params)
+    dataset, _ = to_dataset(rows, tokenizer, params, folder)
     torch.manual_seed(0)
     model = random_model(params.model.scratch, tokenizer)
     align_special_tokens(model, tokenizer)

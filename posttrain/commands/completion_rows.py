@@ -12,7 +12,7 @@ from typing import Any
 from posttrain.data.columns import Row, holds_half_a_pair
 from posttrain.data.readers import read_lines
 from posttrain.errors import InputError
-from posttrain.outputs.manifest import read_jsonl
+from posttrain.outputs.rows import is_there, read_rows
 from posttrain.paths import PREPARED
 
 NAMES = {
@@ -169,8 +169,9 @@ def with_golds(rows: list[Row]) -> list[Row]:
     """Rows that say no gold get it, and the further columns, from the row of data/prepared with their problem."""
     if all(row["answer"] for row in rows):
         return rows
-    files = [PREPARED / f"{split}.jsonl" for split in ("test", "train")]
-    known = {row["problem"]: row for file in files if file.is_file() for row in read_jsonl(file)}
+    asked = {row["problem"] for row in rows if not row["answer"]}
+    splits = [split for split in ("test", "train") if is_there(PREPARED, split)]
+    known = {row["problem"]: row for split in splits for row in read_rows(PREPARED, split) if row["problem"] in asked}
     return [
         {**known[row["problem"]], **row, "answer": known[row["problem"]].get("answer", "")}
         if not row["answer"] and row["problem"] in known

@@ -23,8 +23,13 @@ from posttrain.paths import PREPARED
 def show(params: Params) -> None:
     require_complete(PREPARED, "prepare")
     print((PREPARED / "card.md").read_text(encoding="utf-8"), end="")
+    if params.sft is not None:
+        print(
+            f"\nLength in tokens is SFT's to rule: it leaves out traces that are, prompt included, longer than "
+            f"sft.max_length ({params.sft.max_length}), and counts them in results/sft/metrics.json (`too_long`)."
+        )
     with Workspace(params) as work:
-        if work.params.model.name_or_path != "scratch" and work.base_tokenizer is not None and work.traces:
+        if work.params.model.name_or_path != "scratch" and work.base_tokenizer is not None and work.sample:
             lengths = Counter(bin_of(tokens) for _, tokens in work.trace_lengths("sft"))
             print(f"\n## Traces by tokens, {SAMPLE} of them at most\n\n```\n{bars(histogram(lengths))}\n```")
 

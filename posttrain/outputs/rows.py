@@ -1,22 +1,36 @@
 """Rows of data/prepared, one at a time, whether they are JSON Lines or, where they are many, Parquet."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 ROWS_AT_ONCE = 500
 
 
-def read_rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    """The rows of `name`.parquet if it is there, otherwise of `name`.jsonl."""
-    if (folder / f"{name}.parquet").is_file():
-        import pyarrow.parquet as pq
+def is_there(folder: Path, name: str) -> bool:
+    """Whether there are rows of this name, in either form."""
+    return any((folder / f"{name}.{form}").is_file() for form in ("parquet", "jsonl"))
 
-        with pq.ParquetFile(folder / f"{name}.parquet") as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE):
-                yield from batch.to_pylist()
+
+def read_rows(folder: Path, name: str, ids: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of `name`.parquet if it is there, otherwise of `name`.jsonl; with `ids`, those whose id is one."""
+    if (folder / f"{name}.parquet").is_file():
+        yield from parquet_rows(folder / f"{name}.parquet", ids)
         return
     # Iterating over a file splits at line feeds alone, if told so: U+2028 and its kind stand unescaped in there.
     with (folder / f"{name}.jsonl").open(encoding="utf-8", newline="\n") as file:
-        yield from (json.loads(line) for line in file)
+        yield from (row for row in map(json.loads, file) if ids is None or row["id"] in ids)
+
+
+def parquet_rows(path: Path, ids: Collection[str] | None) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE):
+            if ids is not None:
+                wanted = pc.is_in(batch["id"], pa.array(list(ids), batch.schema.field("id").type))
+                batch = batch.filter(wanted)
+            yield from batch.to_pylist()

@@ -1,5 +1,7 @@
 """The model that SFT starts from: a checkpoint, or one made here from random weights."""
 
+from collections.abc import Iterable
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.params.schema import Params
@@ -11,10 +13,10 @@ from posttrain.training.pretrained import load_tokenizer
 FROM_SCRATCH = "scratch"
 
 
-def base_model(params: Params, rows: list[dict[str, str]]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def base_model(params: Params, rows: Iterable[dict[str, str]]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model that SFT starts from, and its tokenizer; both made here if params say `scratch`."""
     if params.model.name_or_path == FROM_SCRATCH:
-        texts = [row["problem"] + "\n" + row["completion"] for row in rows]
+        texts = (row["problem"] + "\n" + row["completion"] for row in rows)
         tokenizer = train_tokenizer(texts, params.model.scratch.vocab_size)
         model = random_model(params.model.scratch, tokenizer)
     else:

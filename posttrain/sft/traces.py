@@ -1,46 +1,72 @@
-"""From rows of data/prepared/sft.jsonl to the tokens that TRL trains on."""
+"""From rows of data/prepared/sft to the tokens of prompts and completions, a batch at a time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import chain, islice
+from typing import NamedTuple
 
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from posttrain.errors import InputError
 from posttrain.params.schema import Params
 from posttrain.prompts import prompt_messages
-from posttrain.templates import require_turn, training_text
+from posttrain.templates import Turn, render, reply_text, require_turn
 
-IGNORED = -100
-"""The label of a token that is not trained on."""
 TRIED = 8
 """Traces with which the chat template is tried."""
+CHARACTERS = 2**20
+"""Of the rows of a batch: what the tokenizer gives takes about a hundred bytes a token."""
+PROMPTS = 4096
+"""Rendered prompts that are kept for further traces of their problems."""
 
 
-def to_dataset(rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, params: Params) -> tuple[Dataset, int]:
-    """Tokens of prompts and completions with the labels of those trained on, and how many were left out for length.
+class Example(NamedTuple):
+    """The tokens of a trace."""
 
-    Raises: InputError if none is short enough.
-    """
-    sft = params.require_sft()
-    examples, longest, limit = [], 0, sft.max_length
-    completion_only = sft.trl.get("completion_only_loss", True)
-    system, tried = params.prompts.system, [(row["problem"], row["completion"]) for row in rows[:TRIED]]
+    id: str
+    prompt: list[int]
+    completion: list[int]
+
+
+def examples(
+    rows: Iterable[dict[str, str]], tokenizer: PreTrainedTokenizerBase, params: Params
+) -> Iterator[list[Example]]:
+    """The rows in their order, in batches."""
+    rows, system = iter(rows), params.prompts.system
+    first = list(islice(rows, TRIED))
+    tried = [(row["problem"], row["completion"]) for row in first]
     turn = require_turn(tokenizer, params.model.name_or_path, system, tried)
-    texts = [training_text(tokenizer, turn, prompt_messages(row["problem"], system), row["completion"]) for row in rows]
-    for prompt, completion in to_tokens(tokenizer, texts):
-        length = len(prompt) + len(completion)
-        longest = max(longest, length)
-        if length <= limit:
-            labels = ([IGNORED] * len(prompt) if completion_only else prompt) + completion
-            examples.append({"input_ids": prompt + completion, "labels": labels})
-    if not examples:
-        raise InputError(
-            "params.yaml: sft.max_length",
-            got=f"{limit}; all {len(rows)} traces are longer",
-            wanted=f"room for them; the longest has {longest} tokens",
-            do="raise sft.max_length",
-        )
-    return Dataset.from_list(examples), len(rows) - len(examples)
+    texts = Texts(tokenizer, turn, system)
+    for batch in batches(chain(first, rows)):
+        tokens = to_tokens(tokenizer, [texts.of(row) for row in batch])
+        yield [Example(row["id"], *both) for row, both in zip(batch, tokens, strict=True)]
+
+
+def batches(rows: Iterable[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
+    """Rows of CHARACTERS together; a longer row is one by itself."""
+    batch: list[dict[str, str]] = []
+    size = 0
+    for row in rows:
+        length = len(row["problem"]) + len(row["completion"])
+        if batch and size + length > CHARACTERS:
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += length
+    if batch:
+        yield batch
+
+
+class Texts:
+    """Rows as the text that is trained on: the chat template renders each problem once, as long as it is known."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, turn: Turn, system: str | None) -> None:
+        self.turn = turn
+        self.prompt = lru_cache(PROMPTS)(lambda problem: render(tokenizer, prompt_messages(problem, system)))
+
+    def of(self, row: dict[str, str]) -> tuple[str, str]:
+        """Prompt and completion."""
+        prompt = self.prompt(row["problem"])
+        return prompt, reply_text(self.turn, prompt, row["problem"], row["completion"])
 
 
 def to_tokens(tokenizer: PreTrainedTokenizerBase, texts: list[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:

@@ -22,7 +22,7 @@ from posttrain.grpo.log_probs import LogProbs
 from posttrain.grpo.passes import order_is_free, whole_groups
 from posttrain.grpo.shared_prompt import obstacle, share_prompts
 from posttrain.grpo.trainer import Trainer, trainer_config
-from posttrain.sft.traces import to_dataset
+from posttrain.sft.dataset import to_dataset
 from posttrain.sft.trainer import Trainer as SFTTrainer
 from posttrain.sft.trainer import trainer_config as sft_config
 from posttrain.training.trl import small_tiles
@@ -205,10 +205,10 @@ def test_the_head_sees_completions_alone_on_tiles_of_the_vocabulary(tiles: list[
 @pytest.fixture
 def sft(tmp_path: Path, params_with: ParamsWith) -> SFTTrainer:
     params = params_with({"model.scratch.hidden_size": 16, "model.scratch.num_hidden_layers": 1, "sft.batch_size": 4})
-    traces = [{"problem": row["problem"], "completion": f"{row['answer']} at last"} for row in ROWS]
+    traces = [{"id": "", "problem": row["problem"], "completion": f"{row['answer']} at last"} for row in ROWS]
     torch.manual_seed(0)
     tokenizer = tiny_checkpoint(params, ROWS, tmp_path / "model")
-    dataset, _ = to_dataset(traces, tokenizer, params)
+    dataset, _ = to_dataset(traces, tokenizer, params, tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     return SFTTrainer(params, model, tokenizer, dataset, sft_config(params, tmp_path / "trainer"))
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from trl import SFTTrainer
 
+from posttrain import templates
 from posttrain.cli import main
 from posttrain.errors import EXIT_WRONG_INPUT, InputError
 from posttrain.params.file import load_params, read_yaml
@@ -21,6 +23,7 @@ from posttrain.paths import CHECKPOINTS, PARAMS, SFT_MODEL, SFT_RESULTS
 from posttrain.prompts import TAGS, completion_text, prompt_messages
 from posttrain.sft import traces as sft_traces
 from posttrain.sft import trainer as sft_trainer
+from posttrain.sft.dataset import to_dataset
 from posttrain.templates import require_turn
 from posttrain.training.batches import batch_plan
 from posttrain.training.curve import Curve
@@ -67,7 +70,7 @@ def test_the_tokenizer_does_not_depend_on_the_run(tokenizer: PreTrainedTokenizer
 
 
 def test_loss_is_on_the_completion_only(params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    dataset, _ = sft_traces.to_dataset(ROWS[:2], tokenizer, params)
+    dataset, _ = to_dataset(ROWS[:2], tokenizer, params, tmp_path)
     model = random_model(params.model.scratch, tokenizer)
     trainer = SFTTrainer(
         model=model,
@@ -90,7 +93,7 @@ def test_for_the_shipped_template_rows_are_those_that_trl_renders(
     replies = [[{"role": "assistant", "content": row["completion"]}] for row in ROWS]
     prompts = [prompt_messages(row["problem"], None) for row in ROWS]
     rendered = Dataset.from_dict({"prompt": prompts, "completion": replies})
-    ours, _ = sft_traces.to_dataset(ROWS, tokenizer, params)
+    ours, _ = to_dataset(ROWS, tokenizer, params, tmp_path)
     model, args = random_model(params.model.scratch, tokenizer), sft_trainer.trainer_config(params, tmp_path)
     prepared = replace(args, dataset_kwargs=None)
     mine, trls = (
@@ -101,11 +104,12 @@ def test_for_the_shipped_template_rows_are_those_that_trl_renders(
 
 
 def test_without_completion_only_loss_the_question_is_trained_on_as_well(
-    params: Params, tokenizer: PreTrainedTokenizerBase
+    params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     for value, whole in ((True, False), (False, True), (None, True)):
         sft = params.require_sft().model_copy(update={"trl": {"completion_only_loss": value}})
-        dataset, _ = sft_traces.to_dataset(ROWS[:1], tokenizer, params.model_copy(update={"sft": sft}))
+        other = params.model_copy(update={"sft": sft})
+        dataset, _ = to_dataset(ROWS[:1], tokenizer, other, tmp_path / str(value))
         assert (dataset[0]["labels"] == dataset[0]["input_ids"]) == whole
 
 
@@ -120,13 +124,70 @@ def test_a_prompt_whose_last_token_spans_the_completion_is_tokenized_by_itself(
         assert asked == tokenizer(prompt, add_special_tokens=False)["input_ids"]
 
 
-def test_long_rows_are_counted_not_cut(params: Params, tokenizer: PreTrainedTokenizerBase) -> None:
-    long = {"id": "long", "problem": ROWS[0]["problem"], "completion": completion_text("1 " * 200, "x = 1")}
-    dataset, too_long = sft_traces.to_dataset([*ROWS, long], tokenizer, params)
-    assert (len(dataset), too_long) == (len(ROWS), 1)
+def test_long_rows_are_counted_not_cut(params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    long = {"problem": ROWS[0]["problem"], "completion": completion_text("1 " * 200, "x = 1")}
+    rows = [*ROWS[:4], *({"id": f"long {number}", **long} for number in range(12)), *ROWS[4:]]
+    dataset, lengths = to_dataset(rows, tokenizer, params, tmp_path)
+    assert (len(dataset), lengths.too_long) == (len(ROWS), 12)
+    assert lengths.metrics["too_long_ids"] == [f"long {number}" for number in range(10)]
+    assert "8 traces; 12 left out, longer than sft.max_length (those of long 0, long 1, " in lengths.told()
+    alone, _ = to_dataset(ROWS, tokenizer, params, tmp_path / "alone")
+    assert dataset.to_list() == alone.to_list()
 
 
-def test_all_rows_too_long_is_an_error_with_the_longest(params: Params, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_batches_change_nothing_and_render_each_problem_once(
+    params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{**row, "completion": f"{row['completion']}{again}"} for again in range(3) for row in ROWS]
+    whole, _ = to_dataset(rows, tokenizer, params, tmp_path / "whole")
+    rendered = []
+
+    def render(model: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+        rendered.append(messages[-1]["content"])
+        return templates.render(model, messages)
+
+    monkeypatch.setattr(sft_traces, "render", render)
+    monkeypatch.setattr(sft_traces, "CHARACTERS", 2 * len(rows[0]["problem"] + rows[0]["completion"]) + 4)
+    batches, _ = to_dataset(rows, tokenizer, params, tmp_path / "batches")
+    assert batches.data.table["input_ids"].num_chunks == 12
+    assert batches.to_list() == whole.to_list()
+    assert rendered == [row["problem"] for row in ROWS]
+
+
+def test_rows_are_read_as_they_are_tokenized(
+    params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, ahead, to_tokens = [], [], sft_traces.to_tokens
+
+    def rows() -> Iterator[dict[str, str]]:
+        for row in ROWS * 25:
+            read.append(row)
+            yield row
+
+    def tokens(model: PreTrainedTokenizerBase, texts: list[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+        ahead.append(len(read) - sum(ahead))
+        return to_tokens(model, texts)
+
+    monkeypatch.setattr(sft_traces, "to_tokens", tokens)
+    monkeypatch.setattr(sft_traces, "CHARACTERS", 10 * len(ROWS[0]["problem"] + ROWS[0]["completion"]))
+    dataset, lengths = to_dataset(rows(), tokenizer, params, tmp_path)
+    assert len(dataset) == lengths.traces == sum(ahead) == 200
+    assert max(ahead) <= 11, "a batch, and the row that did not fit in"
+
+
+def test_half_a_dataset_is_not_trusted(params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    def rows() -> Iterator[dict[str, str]]:
+        yield from ROWS
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        to_dataset(rows(), tokenizer, params, tmp_path)
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_all_rows_too_long_is_an_error_with_the_longest(
+    params: Params, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
     short = params.model_copy(update={"sft": params.sft.model_copy(update={"max_length": 16})})
     text = tokenizer.apply_chat_template(
         [*prompt_messages(ROWS[0]["problem"], None), {"role": "assistant", "content": ROWS[0]["completion"]}],
@@ -134,7 +195,7 @@ def test_all_rows_too_long_is_an_error_with_the_longest(params: Params, tokenize
     )
     length = len(tokenizer(text)["input_ids"])
     with pytest.raises(InputError, match=rf"(?s)sft.max_length.*longest has {length} tokens"):
-        sft_traces.to_dataset(ROWS[:1], tokenizer, short)
+        to_dataset(ROWS[:1], tokenizer, short, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from posttrain.params.schema import Params
 from posttrain.prompts import CHAT_TEMPLATE, completion_text, prompt_messages
 from posttrain.rewards.completion import Completion
 from posttrain.rewards.form import code_format, format, reasoning_steps, tag_count
-from posttrain.sft.traces import to_dataset
+from posttrain.sft.dataset import to_dataset
 from posttrain.templates import closes_thoughts, opened, pin_date, render, require_turn
 from posttrain.training.pretrained import load_tokenizer
 from tests.templates import TEMPLATES, Template, save, tokenizer_of
@@ -44,8 +44,8 @@ class Seen:
         (folder / "config.json").write_text("{}")
         params = params_for(folder, template.system)
         self.tokenizer = load_tokenizer(str(folder), params.model, template.system)
-        self.dataset, too_long = to_dataset(ROWS, self.tokenizer, params)
-        assert too_long == 0
+        self.dataset, lengths = to_dataset(ROWS, self.tokenizer, params, folder)
+        assert lengths.too_long == 0
         self.asked = [prompt_messages(row["problem"], template.system) for row in ROWS]
         self.prompts = [render(self.tokenizer, messages) for messages in self.asked]
         self.opened = [opened(text, row["problem"]) for text, row in zip(self.prompts, ROWS, strict=True)]

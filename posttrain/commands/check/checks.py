@@ -131,8 +131,8 @@ def check_base(work: Workspace) -> list[Finding]:
 
 
 def check_trace_lengths(work: Workspace) -> list[Finding]:
-    if work.base_tokenizer is None or not work.traces:
-        return later("lengths of the traces", "prepare" if work.traces is None else "sft")
+    if work.base_tokenizer is None or not work.sample:
+        return later("lengths of the traces", "prepare" if work.sample is None else "sft")
     lengths = [whole for whole, _ in work.trace_lengths("sft")]
     return [trace_lengths(lengths, work.params.require_sft().max_length, work.positions("sft"))]
 
@@ -163,8 +163,8 @@ def check_policy(work: Workspace) -> list[Finding]:
         generation = read_config(work.sft_model / "generation_config.json")
         found.append(end_of_turn(work.sft_tokenizer, work.config("grpo"), generation, str(work.sft_model)))
         found.append(tags(work.sft_tokenizer, str(work.sft_model), "tags of the policy"))
-    if work.traces is None or work.tokenizer("grpo") is None:
-        return [*found, *later("context length of grpo", "prepare" if work.traces is None else "sft")]
+    if work.sample is None or work.tokenizer("grpo") is None:
+        return [*found, *later("context length of grpo", "prepare" if work.sample is None else "sft")]
     return [*found, *lengths("grpo", "grpo.max_completion_length", grpo.max_completion_length, work)]
 
 
@@ -176,8 +176,8 @@ def lengths(stage: str, where: str, limit: int, work: Workspace) -> list[Finding
 
 
 def check_evaluation(work: Workspace) -> list[Finding]:
-    if work.traces is None or work.tokenizer("grpo") is None:
-        return later("context length of evaluate", "prepare" if work.traces is None else "sft")
+    if work.sample is None or work.tokenizer("grpo") is None:
+        return later("context length of evaluate", "prepare" if work.sample is None else "sft")
     return lengths("evaluate", "evaluate.max_new_tokens", work.params.evaluate.max_new_tokens, work)
 
 

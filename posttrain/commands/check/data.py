@@ -36,7 +36,7 @@ def check_golds(work: Workspace) -> list[Finding]:
 
 
 def check_rewards(work: Workspace) -> list[Finding]:
-    if work.train is None or work.traces is None:
+    if work.train is None or work.sample is None:
         return later("rewards on real rows", "prepare")
     rows = [row for row in work.train[:DRY_RUN] if row.get("answer")]
     good = work.scoring.verifier.readable([row["answer"] for row in rows])
@@ -45,9 +45,8 @@ def check_rewards(work: Workspace) -> list[Finding]:
         return []
     ids = {row["id"] for row in rows}
     traces: dict[str, list[str]] = {}
-    for trace in work.traces:
-        if trace["id"] in ids:
-            traces.setdefault(trace["id"], []).append(trace["completion"])
+    for trace in work.traces_of(ids):
+        traces.setdefault(trace["id"], []).append(trace["completion"])
     tried = [(row, kind, text) for row in rows for kind, text in group_to_try(row, traces.get(row["id"], []), work)]
     scores = work.score([text for _, _, text in tried], [row for row, _, _ in tried], GROUP)
 
@@ -62,13 +61,13 @@ def check_rewards(work: Workspace) -> list[Finding]:
 
 def check_traces(work: Workspace) -> list[Finding]:
     """Whether golds and problems are in step, as far as the traces can tell."""
-    if work.train is None or work.traces is None:
+    if work.train is None or work.sample is None:
         return later("golds of their problems", "prepare")
     answered = [row for row in work.train[: 10 * GOLDS] if row.get("answer")]
     known = list(dict.fromkeys(row["answer"] for row in answered))
     readable = dict(zip(known, work.scoring.verifier.readable(known), strict=True))
     rows = {row["id"]: row for row in answered if readable[row["answer"]]}
-    traces = list({trace["id"]: trace for trace in work.traces if trace["id"] in rows}.values())[:GOLDS]
+    traces = list({trace["id"]: trace for trace in work.traces_of(rows)}.values())[:GOLDS]
     if len(traces) <= len(SHIFTS):
         return []
     texts, golds = [trace["completion"] for trace in traces], [rows[trace["id"]] for trace in traces]

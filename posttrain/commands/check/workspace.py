@@ -1,8 +1,9 @@
 """What the preflight can look at: params, and what the stages have made so far."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,8 +37,13 @@ class Workspace:
         return None if self.manifest is None else list(read_rows(PREPARED, "train"))
 
     @cached_property
-    def traces(self) -> list[dict[str, Any]] | None:
-        return None if self.manifest is None else list(read_rows(PREPARED, "sft"))
+    def sample(self) -> list[dict[str, Any]] | None:
+        """The first traces: all of them may be more than memory holds."""
+        return None if self.manifest is None else list(islice(read_rows(PREPARED, "sft"), SAMPLE))
+
+    def traces_of(self, ids: Collection[str]) -> Iterator[dict[str, Any]]:
+        """All traces of these problems, one after the other."""
+        return read_rows(PREPARED, "sft", ids)
 
     @cached_property
     def base(self) -> Path | None:
@@ -53,10 +59,10 @@ class Workspace:
 
     @cached_property
     def base_tokenizer(self) -> Any:
-        if self.params.model.name_or_path == "scratch" and self.traces is not None:
+        if self.params.model.name_or_path == "scratch" and self.manifest is not None:
             from posttrain.training.from_scratch import train_tokenizer
 
-            texts = [row["problem"] + "\n" + row["completion"] for row in self.traces]
+            texts = (row["problem"] + "\n" + row["completion"] for row in read_rows(PREPARED, "sft"))
             return train_tokenizer(texts, self.params.model.scratch.vocab_size)
         return self._tokenizer(self.base)
 
@@ -137,7 +143,7 @@ class Workspace:
         """(whole conversation, trace alone) in tokens."""
         tokenizer, found = self.tokenizer(stage), []
         turn = require_turn(tokenizer, str(self.base or self.params.model.name_or_path), self.params.prompts.system)
-        for row in (self.traces or [])[:SAMPLE]:
+        for row in self.sample or []:
             prompt = prompt_messages(row["problem"], self.params.prompts.system)
             asked, said = training_text(tokenizer, turn, prompt, row["completion"])
             whole = self._count(asked + said, stage)
