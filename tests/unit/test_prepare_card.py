@@ -15,6 +15,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from posttrain.cli import main
+from posttrain.commands.check.checks import check_trace_lengths
+from posttrain.commands.check.data import check_rewards, check_traces
+from posttrain.commands.check.workspace import Workspace
 from posttrain.data import written
 from posttrain.data.card import bars, cell, histogram
 from posttrain.data.traces import bin_of
@@ -113,6 +116,23 @@ def test_many_traces_are_parquet_with_the_same_rows(
     prepare.run(params_with(SMALL))
     assert not (PREPARED / "sft.jsonl").exists()
     assert list(read_rows(PREPARED, "sft")) == small
+    wanted = {small[3]["id"], small[-1]["id"]}
+    assert list(read_rows(PREPARED, "sft", wanted)) == [row for row in small if row["id"] in wanted]
+
+
+def test_check_holds_a_sample_of_the_traces_and_says_the_same_of_either_form(
+    project: Path, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, found = params_with(SMALL), []
+    for large in (2**30, 1000):
+        monkeypatch.setattr(written, "LARGE", large)
+        prepare.run(params)
+        monkeypatch.setattr("posttrain.commands.check.workspace.SAMPLE", 5)
+        with Workspace(params) as work:
+            assert work.sample == list(read_rows(PREPARED, "sft"))[:5]
+            found.append([*check_rewards(work), *check_traces(work), *check_trace_lengths(work)])
+    assert found[0] == found[1]
+    assert {finding.name for finding in found[0]} >= {"golds of their problems", "lengths of the traces"}
 
 
 def test_a_line_separator_in_a_row_ends_no_row(tmp_path: Path) -> None:
