@@ -50,8 +50,18 @@ def work_or_supervise(stage: str, params: Params) -> None:
     if not shared(stage, params) or (found := layout.layout(params.launch)).strategy == "single":
         work(stage, params)
         return
+    measure_difficulty(stage, params)
     with rollout_server(params) if stage == "grpo" else nullcontext():
         supervise(stage, found)
+
+
+def measure_difficulty(stage: str, params: Params) -> None:
+    """With a server of its own, before the one of the rollouts and the processes that train want the GPUs."""
+    if stage == "grpo" and params.grpo.use_vllm and params.grpo.difficulty is not None:
+        from posttrain.grpo.attempts import measure_by_server
+
+        start_server()
+        measure_by_server(params)
 
 
 def work(stage: str, params: Params) -> None:

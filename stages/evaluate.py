@@ -18,13 +18,12 @@ from typing import Any
 
 from posttrain import paths
 from posttrain.evaluation.evaluation import Found, evaluate
-from posttrain.evaluation.generators import Generator, Transformers
 from posttrain.evaluation.lighteval_process import Lighteval
 from posttrain.evaluation.metrics import block, show, summary
 from posttrain.evaluation.settings import Settings
 from posttrain.evaluation.subjects import MODELS, Subject, models
 from posttrain.evaluation.tasks import HELD_OUT, asked_of, load
-from posttrain.evaluation.vllm_generator import VLLMServer
+from posttrain.generation.generators import Generator
 from posttrain.outputs.facts import Origin
 from posttrain.outputs.manifest import (
     MANIFEST,
@@ -39,6 +38,7 @@ from posttrain.outputs.parents import require_child, require_out
 from posttrain.outputs.run_log import log_run
 from posttrain.params.schema import Params
 from posttrain.rewards.scoring import Verifier
+from posttrain.vllm.generator import VLLMServer
 
 
 def run(params: Params) -> None:
@@ -70,7 +70,9 @@ def run(params: Params) -> None:
 
 
 def generator(params: Params, settings: Settings, folder: Path) -> Generator:
-    return VLLMServer(folder, params) if params.evaluate.use_vllm else Transformers(folder, settings, params.launch)
+    if params.evaluate.use_vllm:
+        return VLLMServer(folder, params, settings.num_samples)
+    return settings.in_this_process(folder, params.launch)
 
 
 def metrics_of(found: Found, params: Params) -> dict[str, Any]:

@@ -15,7 +15,7 @@ manifest of models/grpo and the last line say that it was stopped. One whose num
 import time
 from typing import Any
 
-from posttrain.grpo.attempts import select
+from posttrain.grpo.attempts import measure_by_server, select
 from posttrain.grpo.batch_rewards import BatchRewards
 from posttrain.grpo.curve import summary
 from posttrain.grpo.difficulty import Selection
@@ -49,6 +49,7 @@ def run(params: Params) -> None:
     require_out(PREPARED, "prepare")
     require_model(SFT_MODEL, "sft", params.prompts.system)
     probed, rows = hold_out(read_jsonl(PREPARED / "train.jsonl"), params.grpo.probe.problems)
+    measure_by_server(params)
     start(params.seed, params.launch)
     checkpoints = Checkpoints(Origin("grpo", params))
     with (

@@ -19,12 +19,12 @@ from pydantic import ValidationError
 
 from posttrain.errors import InputError
 from posttrain.evaluation.evaluation import Found, evaluate, require_apart
-from posttrain.evaluation.generators import Generator, Transformers
 from posttrain.evaluation.lighteval_process import Lighteval
 from posttrain.evaluation.metrics import block, show_tasks
 from posttrain.evaluation.settings import ASKED, Settings, asked
 from posttrain.evaluation.subjects import Subject
 from posttrain.evaluation.tasks import HELD_OUT, Asked, asked_of, load
+from posttrain.generation.generators import Generator
 from posttrain.outputs.facts import versions
 from posttrain.outputs.manifest import (
     MANIFEST,
@@ -114,7 +114,7 @@ def evaluated(
     dtype: Dtype | None,
 ) -> Found:
     def generator(folder: Path) -> Generator:
-        return Transformers(folder, replace(settings, dtype=dtype or dtype_of(folder)), context.launch)
+        return replace(settings, dtype=dtype or dtype_of(folder)).in_this_process(folder, context.launch)
 
     subjects = [Subject(name, folder, settings.system) for name, folder in folders.items()]
     workers, timeout_s = context.launch.reward_workers, context.launch.evaluate_timeout_s

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
-from posttrain.evaluation.completion_cache import Order, completions, model_hash
-from posttrain.evaluation.generators import Generator, sampling_of
 from posttrain.evaluation.metrics import benchmark_metrics, model_metrics
 from posttrain.evaluation.runner import Answered, Exam, Judged, Runner
 from posttrain.evaluation.settings import Settings
 from posttrain.evaluation.subjects import Subject
 from posttrain.evaluation.tasks import Task, stated_answer
+from posttrain.generation.completion_cache import Order, completions, model_hash
+from posttrain.generation.generators import Generator
 from posttrain.judge.answers import declared_answer
 from posttrain.judge.kinds import kind_of_difference
 from posttrain.judge.verifier import Verifier
@@ -79,10 +79,10 @@ def answer(subject: Subject, task: Task, settings: Settings, generator: Generato
     subject.require_room(prompts, settings.max_new_tokens)
     order = Order(
         model=model_hash(subject.folder),
-        name=f"{subject.name}, {task.name}",
+        name=f"evaluate | {subject.name}, {task.name}",
         prompts_P=prompts.ids,
         seeds_PN=settings.seeds(len(prompts.ids)),
-        sampling=sampling_of(settings),
+        sampling=settings.sampling,
         end_tokens=subject.end_tokens,
     )
     made = [

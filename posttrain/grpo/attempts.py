@@ -1,45 +1,56 @@
-"""Sampled solutions of training problems by the model that `grpo.difficulty` names, shared out among the processes."""
+"""Sampled solutions of training problems by the model that `grpo.difficulty` names, each by its own seed.
+
+With `grpo.use_vllm` a vLLM server writes them, before anything else of the stage starts; else the stage's processes,
+which share out the batches. Completions are kept as those of evaluation are, so a killed run goes on.
+"""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
-from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from accelerate.utils import broadcast_object_list, gather_object
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 
-from posttrain.errors import InputError
-from posttrain.generation.engine import Sampling, generate
-from posttrain.grpo.difficulty import Measured, Rate, Row, Selection, chosen, measure, require_enough
+from posttrain.errors import InputError, PosttrainError
+from posttrain.generation.completion_cache import Order, by_batch, model_hash
+from posttrain.generation.engine import Sampling
+from posttrain.generation.generators import Generator, Tokens, Transformers
+from posttrain.grpo.difficulty import Measured, Rate, Row, Selection, chosen, require_enough
+from posttrain.grpo.watch import hold_out
 from posttrain.judge.verifier import Verifier
+from posttrain.launch.environment import is_worker
 from posttrain.outputs.facts import code_hashes, versions
-from posttrain.outputs.manifest import file_hashes
-from posttrain.params.schema import Params
-from posttrain.paths import BASE_MODELS, SFT_MODEL
+from posttrain.outputs.manifest import read_jsonl
+from posttrain.outputs.parents import require_model, require_out
+from posttrain.params.schema import Difficulty, Params
+from posttrain.paths import BASE_MODELS, PREPARED, SFT_MODEL
 from posttrain.prompts import prompt_messages
 from posttrain.rewards.scoring import judge
 from posttrain.templates import opened, render
-from posttrain.training.models import load_model
 from posttrain.training.pretrained import load_tokenizer
+from posttrain.vllm.generator import VLLMServer
 
 CODE = ["posttrain/generation", "posttrain/judge", "posttrain/prompts.py", "posttrain/templates.py"]
-"""What decides a pass rate beside model, prompts and sampling."""
+"""What decides a pass rate beside model, problems and sampling."""
+SEEDS = 2**31
+"""That every server takes."""
 
 
 def select(rows: list[Row], params: Params, args: TrainingArguments, verifier: Verifier) -> Selection:
     """The rows to train on: those whose measured pass rate `grpo.difficulty` asks for, all where it is null.
 
-    `args` says which process this is, and on which device it works.
+    `args` says which process this is.
 
     Raises: InputError if too few are left
     """
     wanted = params.grpo.difficulty
     if wanted is None:
         return Selection(rows)
-    found = pass_rates(rows, params, args, verifier)
+    found = {rate.id: rate for rate in pass_rates(Attempts(rows, params, wanted), args, verifier)}
     selection = Selection(chosen(rows, found, wanted), [found[row["id"]] for row in rows])
     if args.process_index == 0:
         for line in selection.lines():
@@ -48,19 +59,47 @@ def select(rows: list[Row], params: Params, args: TrainingArguments, verifier: V
     return selection
 
 
-def pass_rates(rows: Sequence[Row], params: Params, args: TrainingArguments, verifier: Verifier) -> dict[str, Rate]:
-    """The pass rate of each row's problem, by id; what is on disk is not measured again."""
-    folder = model_folder(params)
-    mine = rows[args.process_index :: args.world_size]
-    measured = Measured(facts(folder, params), args.process_index)
-    there = measured.rates()
-    if any(row["id"] not in there for row in mine):
-        with untouched_generators(), tqdm(total=len(mine), desc="pass rates", disable=None) as bar:
-            sampler = Sampler(folder, params, args.device, verifier)
-            measure(mine, measured, sampler.attempt, sampler.problems, bar.update)
-        there = measured.rates()
-    found: list[Rate] = gather_object([there[row["id"]] for row in mine])
-    return {rate.id: rate for rate in found}
+def pass_rates(attempts: "Attempts", args: TrainingArguments, verifier: Verifier) -> list[Rate]:
+    """What is on disk, else measured by the processes of this launch together."""
+    there = [attempts.measured.rates() if args.process_index == 0 else None]
+    (known,) = broadcast_object_list(there)
+    if known is not None:
+        return list(known)
+    if by_server(attempts.params):
+        raise PosttrainError(f"{attempts.measured.path}: no pass rates, which are measured before this process starts")
+    with untouched_generators(), attempts.engine() as generator:
+        mine = attempts.rates(generator, verifier, args.process_index, args.world_size)
+    found: list[Rate] = gather_object(mine)
+    if args.process_index == 0:
+        attempts.measured.keep(found)
+    return found
+
+
+def by_server(params: Params) -> bool:
+    """Whether a vLLM server measures. One that runs already may hold any weights, and several machines would wait for
+    the first longer than they wait for each other."""
+    return params.grpo.use_vllm and params.launch.vllm.server_base_url is None and params.launch.machines == 1
+
+
+def measure_by_server(params: Params) -> None:
+    """Measure what is not on disk with a server that ends afterwards; nothing in a process that another one started.
+
+    Raises: InputError if the server cannot start or refuses, PosttrainError if it fails
+    """
+    wanted = params.grpo.difficulty
+    if wanted is None or is_worker() or not by_server(params):
+        return
+    require_out(PREPARED, "prepare")
+    require_model(SFT_MODEL, "sft", params.prompts.system)
+    _, rows = hold_out(read_jsonl(PREPARED / "train.jsonl"), params.grpo.probe.problems)
+    attempts = Attempts(rows, params, wanted)
+    if attempts.measured.rates() is not None:
+        return
+    with (
+        Verifier(params.verifier.timeout_s, params.verifier.max_timeout_frac, params.launch.reward_workers) as verifier,
+        VLLMServer(attempts.folder, params, wanted.num_samples, "grpo") as generator,
+    ):
+        attempts.measured.keep(attempts.rates(generator, verifier))
 
 
 def model_folder(params: Params) -> Path:
@@ -79,22 +118,6 @@ def model_folder(params: Params) -> Path:
     return folder
 
 
-def facts(folder: Path, params: Params) -> dict[str, Any]:
-    """What pass rates depend on."""
-    grpo, wanted = params.grpo, params.grpo.difficulty
-    assert wanted is not None
-    used = versions()
-    return {
-        "model": {name: value for name, value in file_hashes(folder).items() if name != "README.md"},
-        "dtype": params.model.dtype,
-        "prompts": params.prompts.model_dump(),
-        "sampling": [grpo.temperature, grpo.top_p, grpo.max_completion_length, wanted.num_samples, params.seed],
-        "verifier": params.verifier.timeout_s,
-        "code": code_hashes(CODE),
-        "versions": {name: used.get(name) for name in ("torch", "transformers", "math-verify")},
-    }
-
-
 @contextmanager
 def untouched_generators() -> Iterator[None]:
     """What is drawn within leaves torch's generators as they were: a run that finds its rates on disk draws alike."""
@@ -102,41 +125,90 @@ def untouched_generators() -> Iterator[None]:
         yield
 
 
-class Sampler:
-    """Attempts of one model at problems, with the sampling of GRPO."""
+class Attempts:
+    """Completions of problems by the model that is measured, with the prompts and the sampling of GRPO."""
 
-    def __init__(self, folder: Path, params: Params, device: torch.device, verifier: Verifier) -> None:
-        self.params, self.verifier = params, verifier
-        wanted = params.grpo.difficulty
-        assert wanted is not None
-        self.samples = wanted.num_samples
-        self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(str(folder), params.model, params.prompts.system)
-        self.model: PreTrainedModel = load_model(str(folder), params.model).to(device).eval()
-        self.problems = max(1, params.launch.micro_batch_size // self.samples)
+    def __init__(self, rows: Sequence[Row], params: Params, wanted: Difficulty) -> None:
+        self.rows, self.params, self.samples = rows, params, wanted.num_samples
+        self.folder = model_folder(params)
+        self.sampling = Sampling(params.grpo.max_completion_length, params.grpo.temperature, params.grpo.top_p)
 
-    def attempt(self, rows: Sequence[Row]) -> list[Rate]:
-        texts = [text for texts in self.completions(rows) for text in texts]
-        golds = [row["answer"] for row in rows for _ in range(self.samples)]
-        right = [scores["accuracy"] == 1.0 for scores in judge(texts, golds, self.verifier)]
+    @cached_property
+    def measured(self) -> Measured:
+        return Measured(self.facts)
+
+    @cached_property
+    def model(self) -> str:
+        return model_hash(self.folder)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(str(self.folder), self.params.model, self.params.prompts.system)
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        system = self.params.prompts.system
+        return [render(self.tokenizer, prompt_messages(row["problem"], system)) for row in self.rows]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What pass rates depend on. Hardware is left out, which changes no more than the last bits."""
+        used, by = versions(), "vllm" if by_server(self.params) else "transformers"
+        return {
+            "model": self.model,
+            "problems": hashlib.sha256(repr([(row["id"], row["answer"]) for row in self.rows]).encode()).hexdigest(),
+            "prompts": hashlib.sha256(repr(self.prompts).encode()).hexdigest(),
+            "generator": by,
+            "dtype": self.params.model.dtype,
+            "sampling": [*vars(self.sampling).values(), self.samples, self.params.seed],
+            "verifier": self.params.verifier.timeout_s,
+            "code": code_hashes(CODE),
+            "versions": {name: used.get(name) for name in ("torch", "transformers", "math-verify", "vllm")},
+        }
+
+    @cached_property
+    def order(self) -> Order:
+        return Order(
+            model=self.model,
+            name="grpo | pass rates",
+            prompts_P=self.tokenizer(self.prompts, add_special_tokens=False)["input_ids"],
+            seeds_PN=[
+                [seed(self.params.seed, row["id"], number) for number in range(self.samples)] for row in self.rows
+            ],
+            sampling=self.sampling,
+            end_tokens=frozenset({self.tokenizer.eos_token_id}),
+        )
+
+    def engine(self) -> Transformers:
+        """The model in this process, on its device."""
+        launch, model = self.params.launch, self.params.model
+        rows = launch.micro_batch_size
+        problems = max(1, rows // self.samples)
+        return Transformers(self.folder, model.dtype, launch, problems, rows, model.trust_remote_code)
+
+    def rates(self, generator: Generator, verifier: Verifier, process: int = 0, processes: int = 1) -> list[Rate]:
+        """Those of this process's share of the batches, which are cut alike however many share them."""
+        mine = list(self.order.batches(generator.batch_size))[process::processes]
+        found = []
+        for numbers, tokens in by_batch(self.order, generator, mine):
+            found += self.judged(numbers, tokens, verifier)
+        return found
+
+    def judged(self, numbers: Sequence[int], tokens: Tokens, verifier: Verifier) -> list[Rate]:
+        texts, golds = [], []
+        for number, samples in zip(numbers, tokens, strict=True):
+            begun = opened(self.prompts[number], self.rows[number]["problem"])
+            texts += [begun + text for text in self.tokenizer.batch_decode(samples, skip_special_tokens=True)]
+            golds += [self.rows[number]["answer"]] * len(samples)
+        right = [scores["accuracy"] == 1.0 for scores in judge(texts, golds, verifier)]
         groups = (right[start : start + self.samples] for start in range(0, len(right), self.samples))
-        return [Rate(row["id"], sum(group), self.samples) for row, group in zip(rows, groups, strict=True)]
-
-    def completions(self, rows: Sequence[Row]) -> list[list[str]]:
-        """Texts (rows, samples), each with what its prompt has opened."""
-        grpo, system = self.params.grpo, self.params.prompts.system
-        asked = [render(self.tokenizer, prompt_messages(row["problem"], system)) for row in rows]
-        ids = self.tokenizer(asked, add_special_tokens=False)["input_ids"]
-        sampling = Sampling(grpo.max_completion_length, grpo.temperature, grpo.top_p)
-        seeds = [[seed(self.params.seed, row["id"], number) for number in range(self.samples)] for row in rows]
-        ends = {self.tokenizer.eos_token_id}
-        written = generate(self.model, ids, sampling, ends, seeds, rows=self.params.launch.micro_batch_size)
         return [
-            [begun + text for text in self.tokenizer.batch_decode(samples, skip_special_tokens=True)]
-            for begun, samples in zip(map(opened, asked, [row["problem"] for row in rows]), written, strict=True)
+            Rate(self.rows[number]["id"], sum(group), self.samples)
+            for number, group in zip(numbers, groups, strict=True)
         ]
 
 
 def seed(run: int, problem: str, number: int) -> int:
     """Of one sample: the same whichever process draws it, and in whatever company."""
     digest = hashlib.sha256(f"difficulty/{run}/{problem}/{number}".encode()).digest()
-    return int.from_bytes(digest[:7], "big")
+    return int.from_bytes(digest[:4], "big") % SEEDS

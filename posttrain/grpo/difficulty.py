@@ -1,18 +1,20 @@
 """How hard the training problems are for the model that GRPO starts from, and which of them it trains on.
 
 Reads   the model, training rows, `grpo.difficulty`
-Writes  .posttrain/difficulty/<key>/, a line a problem as it is measured; results/grpo/difficulty.parquet
+Reads and writes  .posttrain/difficulty/KEY.json, the rates of all problems; results/grpo/difficulty.parquet
 
 A group whose completions all get the same reward teaches nothing. Of a problem that is solved with probability p, a
 group of G is so with probability p^G + (1 - p)^G: two thirds of the groups of 8 at 5 %. So a small model learns from
 problems that it sometimes solves, and a few samples beforehand say which these are. What is measured is kept by a key
-of model, prompts and sampling: a killed run goes on, and another learning rate measures nothing anew.
+of model, problems and sampling: another learning rate measures nothing anew.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -71,45 +73,26 @@ class Selection:
             publish_files(out, GRPO_RESULTS)
 
 
+@dataclass(frozen=True)
 class Measured:
-    """The rates that are on disk for one key, of all processes that wrote there. A line that a kill cut off is passed
-    over."""
+    """The rates of all problems on disk, by what they depend on: whole or not there."""
 
-    def __init__(self, facts: dict[str, Any], process: int = 0) -> None:
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-        self.folder, self.process = DIFFICULTY / key, process
+    facts: dict[str, Any]
 
-    def rates(self) -> dict[str, Rate]:
-        found: dict[str, Rate] = {}
-        for path in sorted(self.folder.glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8").split("\n"):
-                if line.endswith("}"):
-                    rate = Rate(**json.loads(line))
-                    found[rate.id] = rate
-        return found
+    @property
+    def path(self) -> Path:
+        return DIFFICULTY / f"{hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()}.json"
 
-    def add(self, rates: Sequence[Rate]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{self.process}.jsonl").open("a", encoding="utf-8") as file:
-            # The first end of line closes what a kill may have left open.
-            file.write("\n" + "".join(json.dumps(asdict(rate)) + "\n" for rate in rates))
+    def rates(self) -> list[Rate] | None:
+        if not self.path.is_file():
+            return None
+        return [Rate(**rate) for rate in json.loads(self.path.read_text(encoding="utf-8"))]
 
-
-def measure(
-    rows: Sequence[Row],
-    measured: Measured,
-    attempt: Callable[[Sequence[Row]], list[Rate]],
-    at_a_time: int,
-    progress: Callable[[int], None] = lambda _: None,
-) -> None:
-    """Add the rates of `rows` that are not there yet, `at_a_time` problems between two writes."""
-    there = measured.rates()
-    missing = [row for row in rows if row["id"] not in there]
-    progress(len(rows) - len(missing))
-    for start in range(0, len(missing), at_a_time):
-        some = missing[start : start + at_a_time]
-        measured.add(attempt(some))
-        progress(len(some))
+    def keep(self, rates: Sequence[Rate]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(json.dumps([asdict(rate) for rate in rates]), encoding="utf-8")
+        unfinished.replace(self.path)
 
 
 def chosen(rows: Sequence[Row], rates: dict[str, Rate], wanted: Difficulty) -> list[Row]:

@@ -17,6 +17,11 @@ from posttrain.training.trackers import tracker_kwargs
 def start(seed: int, launch: Launch) -> None:
     """Seed Python, NumPy and torch, and fix the number of threads."""
     set_seed(seed)
+    settle(launch)
+
+
+def settle(launch: Launch) -> None:
+    """Fix the number of threads, and keep transformers quiet; draws nothing and seeds nothing."""
     logging.disable_progress_bar()
     # trl 1.16 reads the name that transformers 5.24 deprecates.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

@@ -17,15 +17,14 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.commands.check.rollouts import sampler
-from posttrain.evaluation.generators import sampling_of
 from posttrain.evaluation.settings import Settings
-from posttrain.evaluation.vllm_generator import Client
 from posttrain.grpo.curve import MISMATCH
 from posttrain.grpo.health import DIFFERENCE, RATIO
 from posttrain.grpo.trainer import Trainer, trainer_config
 from posttrain.params.file import check_params, read_yaml
 from posttrain.params.recipes import overlaid
 from posttrain.params.schema import Params
+from posttrain.vllm.generator import Client
 from posttrain.vllm.server import serving
 from tests.clone import copy_project
 from tests.pipeline.conftest import POSTTRAIN, ROOT, Run, initialised, runner
@@ -110,7 +109,7 @@ def complete(
     def ask(prompts: list[list[int]], seed: int = 1, **evaluate: Any) -> list[list[list[int]]]:
         params = build(**evaluate).model_copy(update={"seed": seed})
         settings = Settings.of(params)
-        client = Client(server, "models/sft", params, sampling_of(settings), {end})
+        client = Client(server, "models/sft", params, settings.sampling, {end})
         return client.complete(prompts, settings.seeds(len(prompts)), lambda _: None)
 
     return ask

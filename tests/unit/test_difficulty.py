@@ -1,7 +1,7 @@
 """Difficulty: pass rates are those of the model that is named, survive a kill, and decide what GRPO trains on."""
 
-import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +9,27 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from posttrain.errors import InputError
+from posttrain.errors import InputError, PosttrainError
+from posttrain.generation.generators import Transformers
 from posttrain.grpo import attempts
-from posttrain.grpo.difficulty import Measured, Rate, Selection, chosen, histogram, measure, require_enough
+from posttrain.grpo.difficulty import Rate, Selection, chosen, histogram, require_enough
 from posttrain.grpo.trainer import trainer_config
 from posttrain.judge.verifier import Verifier
+from posttrain.launch.environment import WORKER
+from posttrain.outputs.manifest import write_jsonl
 from posttrain.params.schema import Difficulty, Params
-from posttrain.paths import DIFFICULTY, GRPO_RESULTS
+from posttrain.paths import COMPLETIONS, DIFFICULTY, GRPO_RESULTS, PREPARED, SFT_MODEL
 from posttrain.prompts import completion_text
 from tests.conftest import params_of
+from tests.held_locks import is_released
 from tests.templates import TEMPLATES
 from tests.trainers import learnt_checkpoint
+from tests.unit import test_vllm
+from tests.unit.test_vllm import asked, write_stand_in
 
 Row = dict[str, Any]
 ROWS = [{"id": name, "problem": name, "answer": "1"} for name in "abcdef"]
+ask = test_vllm.ask
 RATES = {name: Rate(name, right, 8) for name, right in zip("abcdef", (0, 8, 4, 1, 7, 4), strict=True)}
 
 
@@ -60,30 +67,6 @@ def test_too_few_problems_are_said_with_how_hard_they_are() -> None:
         require_enough(selection, wanted(), 5)
 
 
-def test_a_killed_measurement_goes_on(project: Path) -> None:
-    """What was written counts, a line that was cut off does not, and nothing is measured twice."""
-    facts, asked = {"model": "m"}, []
-
-    def attempt(rows: Sequence[Row]) -> list[Rate]:
-        if len(asked) == 2:
-            raise KeyboardInterrupt
-        asked.append(ids(rows))
-        return [RATES[row["id"]] for row in rows]
-
-    with pytest.raises(KeyboardInterrupt):
-        measure(ROWS, Measured(facts), attempt, 2)
-    (path,) = DIFFICULTY.glob("*/0.jsonl")
-    path.write_text(path.read_text() + '{"id": "e", "right": 7, "sam')
-    assert Measured(facts).rates() == {name: RATES[name] for name in "abcd"}
-    asked.clear()
-    measure(ROWS, Measured(facts, process=1), attempt, 2)
-    assert asked == ["ef"]
-    assert Measured(facts).rates() == RATES
-    Measured(facts, process=0).add([Rate("g", 1, 8)])  # after the line that was cut off
-    assert Measured(facts).rates() == RATES | {"g": Rate("g", 1, 8)}
-    assert Measured({"model": "n"}).rates() == {}
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # A model that knows two problems by heart
 
@@ -109,7 +92,7 @@ SMALL = {
 }
 
 
-def changed(**difficulty: Any) -> Params:
+def changed(keys: dict[str, Any] | None = None, **difficulty: Any) -> Params:
     section = {"model": "models/base/own", "num_samples": 4, "min_pass": 0.5, "max_pass": 1.0, "order": "shuffled"}
     return params_of(
         {
@@ -119,6 +102,7 @@ def changed(**difficulty: Any) -> Params:
             "grpo.prompts_per_step": 2,
             "grpo.num_generations": 2,
             "grpo.difficulty": section | difficulty,
+            **(keys or {}),
         }
     )
 
@@ -141,10 +125,9 @@ def test_the_named_model_is_measured_once(
     assert ids(selection.rows) == "57"
     assert torch.equal(torch.get_rng_state(), before)
     assert "2 of 3 problems train" in capsys.readouterr().out
-    (file,) = DIFFICULTY.glob("*/0.jsonl")
-    written = file.read_bytes()
+    shutil.rmtree(COMPLETIONS)
     assert attempts.select(ASKED, params, args, verifier) == selection
-    assert file.read_bytes() == written
+    assert not COMPLETIONS.exists()
     selection.publish()
     assert pq.read_table(GRPO_RESULTS / "difficulty.parquet").to_pylist() == [
         {"id": "5", "right": 4, "samples": 4, "trains": True},
@@ -156,8 +139,154 @@ def test_the_named_model_is_measured_once(
         "difficulty/trained": 2,
         "difficulty/pass_rate": pytest.approx(2 / 3),
     }
-    other = json.loads(json.dumps(attempts.facts(project / "models/base/own", changed(num_samples=8))))
-    assert Measured(other).rates() == {}
+
+
+def exam(params: Params) -> attempts.Attempts:
+    assert params.grpo.difficulty is not None
+    return attempts.Attempts(ASKED, params, params.grpo.difficulty)
+
+
+@pytest.fixture
+def own(project: Path) -> Params:
+    """Params of which a model is there, and batches of one problem."""
+    params = changed({"launch.micro_batch_size": 4})
+    learnt_checkpoint(params, TEMPLATES["Qwen2.5"], KNOWN, project / "models/base/own")
+    return params
+
+
+ANEW = {
+    "grpo.temperature": 0.3,
+    "grpo.top_p": 0.5,
+    "grpo.max_completion_length": 32,
+    "seed": 7,
+    "verifier.timeout_s": 1.5,
+    "prompts.system": "Think.",
+}
+
+
+def test_what_decides_a_rate_is_asked_anew_and_hardware_is_not(own: Params) -> None:
+    before = exam(own).measured.path
+    paths = {exam(changed({key: value})).measured.path for key, value in ANEW.items()}
+    assert len(paths - {before}) == len(ANEW)
+    assert exam(changed(num_samples=8)).measured.path != before
+    assert exam(changed({"launch.micro_batch_size": 64, "grpo.learning_rate": 1e-5})).measured.path == before
+    path = Path("models/base/own/config.json")
+    path.write_text(path.read_text() + "\n")
+    assert exam(own).measured.path != before
+
+
+def test_a_killed_measurement_goes_on(own: Params, verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch is written once, also where the second process of two writes what the first left."""
+    args = trainer_config(own, Path("trainer"))
+    written: list[int] = []
+    write = Transformers.write
+
+    def killed_at_the_third(self: Transformers, *asked: Any) -> Any:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(len(asked[0]))
+        return write(self, *asked)
+
+    monkeypatch.setattr(Transformers, "write", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        attempts.select(ASKED, own, args, verifier)
+    assert not DIFFICULTY.exists()
+    written.clear()
+    found = attempts.select(ASKED, own, args, verifier)
+    assert written == [1]
+    assert [rate.right for rate in found.rates] == [4, 4, 0]
+
+
+def test_shares_of_two_processes_are_the_rates_of_one(own: Params, verifier: Verifier) -> None:
+    asked = exam(own)
+    with asked.engine() as engine:
+        shares = [asked.rates(engine, verifier, process, 2) for process in (0, 1)]
+        shutil.rmtree(COMPLETIONS)
+        alone = asked.rates(engine, verifier)
+    assert sorted(map(len, shares)) == [1, 2]
+    assert sorted(shares[0] + shares[1], key=lambda rate: rate.id) == sorted(alone, key=lambda rate: rate.id)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# With a vLLM server
+
+
+@pytest.fixture
+def served(ask: Callable[..., Params]) -> Callable[..., Params]:
+    """Params whose pass rates the stand-in's server measures, which answers by a rule; models and data are there."""
+
+    def build(changes: dict[str, Any] | None = None, **faults: Any) -> Params:
+        section = {"model": None, "num_samples": 4, "min_pass": 0.0, "max_pass": 1.0, "order": "shuffled"}
+        keys: dict[str, Any] = {"grpo.use_vllm": True, "grpo.difficulty": section, "grpo.max_completion_length": 6}
+        rest = {"grpo.probe.problems": 0, "grpo.prompts_per_step": 2, "grpo.num_generations": 2, "model.scratch": SMALL}
+        return ask({**keys, **rest, **(changes or {})}, no_engine=True, **faults)
+
+    params = build()
+    learnt_checkpoint(params, TEMPLATES["Qwen2.5"], KNOWN, SFT_MODEL)
+    return build
+
+
+@pytest.fixture
+def there(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data and models, without the manifests of the stages that make them."""
+    monkeypatch.setattr(attempts, "require_out", lambda *_: {})
+    monkeypatch.setattr(attempts, "require_model", lambda *_: {})
+    PREPARED.mkdir(parents=True)
+    write_jsonl(PREPARED / "train.jsonl", ASKED)
+
+
+@pytest.mark.usefixtures("there")
+def test_a_server_measures_before_the_stage_starts_and_ends(
+    served: Callable[..., Params], verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = served()
+    attempts.measure_by_server(params)
+    assert is_released("server.lock", 0.5)
+    started, *requests = asked()
+    assert started["argv"]["model"] == "models/sft"
+    assert started["argv"]["weight_transfer_config"] is None
+    seeds = {attempts.seed(params.seed, row["id"], number) for row in ASKED for number in range(4)}
+    assert {request["seed"] for request in requests} == seeds
+    assert {request["max_tokens"] for request in requests} == {6}
+    attempts.measure_by_server(served())
+    monkeypatch.setenv(WORKER, "1")
+    attempts.measure_by_server(served({"seed": 99}))
+    monkeypatch.delenv(WORKER)
+    assert len(asked()) == 13
+    order = served({"grpo.use_vllm": False})  # what the stage's own processes do, whose trainer wants a GPU with vLLM
+    args = trainer_config(order, Path("trainer"))
+    assert [rate.samples for rate in attempts.select(ASKED, params, args, verifier).rates] == [4, 4, 4]
+    with pytest.raises(PosttrainError, match="before this process starts"):
+        attempts.select(ASKED, served({"seed": 99}), args, verifier)
+
+
+@pytest.mark.usefixtures("there")
+def test_a_server_that_dies_has_measured_what_it_wrote(
+    served: Callable[..., Params], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posttrain.vllm.generator.REQUESTS", 1)  # a batch is a problem, one request at a time
+    monkeypatch.setattr("posttrain.vllm.generator.WAITS_S", ())
+    (project / "env/lib/python3.11/site-packages/vllm-0.30.0.dist-info").mkdir(parents=True)
+    (project / "env/bin").mkdir()
+    python = {"launch.vllm.python": str(write_stand_in(project / "env/bin"))}
+    with pytest.raises(PosttrainError, match="exited with 5"):
+        attempts.measure_by_server(served(python, dies_after=5))
+    assert not DIFFICULTY.exists()
+    before = len(asked())
+    attempts.measure_by_server(served(python))
+    assert len(asked()) - before == 1 + 8  # its start, and the two problems that were not whole
+    assert len(list(DIFFICULTY.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"grpo.use_vllm": False}, {"launch.vllm.server_base_url": "http://10.0.0.7:8000"}, {"launch.machines": 2}],
+)
+def test_no_server_measures_where_the_stages_processes_do(
+    changes: dict[str, Any], served: Callable[..., Params]
+) -> None:
+    attempts.measure_by_server(served(changes))
+    assert not Path("asked.jsonl").exists()
 
 
 def test_nothing_is_measured_where_params_ask_for_nothing(project: Path, verifier: Verifier) -> None:

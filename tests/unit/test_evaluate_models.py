@@ -14,13 +14,13 @@ import pytest
 
 from posttrain.cli import main
 from posttrain.errors import InputError, PosttrainError
-from posttrain.evaluation.completion_cache import Order, completions, forget, model_hash
-from posttrain.evaluation.generators import Transformers, require_whole, sampling_of
 from posttrain.evaluation.lighteval_process import Lighteval
 from posttrain.evaluation.runner import Answered, Benchmark, Exam
 from posttrain.evaluation.settings import Settings
 from posttrain.evaluation.subjects import Subject
 from posttrain.evaluation.tasks import HELD_OUT, Task
+from posttrain.generation.completion_cache import Order, completions, forget, model_hash
+from posttrain.generation.generators import Transformers, require_whole
 from posttrain.params.launch import Launch
 from posttrain.params.schema import Params
 from posttrain.paths import COMPLETIONS
@@ -50,7 +50,7 @@ def task(count: int) -> Task:
 def order(folder: Path, settings: Settings, count: int = 16) -> Order:
     subject = Subject("m", folder, None)
     ids = subject.prompts(task(count)).ids
-    return Order(model_hash(folder), "m", ids, settings.seeds(count), sampling_of(settings), subject.end_tokens)
+    return Order(model_hash(folder), "m", ids, settings.seeds(count), settings.sampling, subject.end_tokens)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_no_completion_is_cut_off_however_many_end_first(model: Path, samples: i
     """Lengths are geometric with mean 20, end token included, whatever shares a batch."""
     settings = replace(SETTINGS, num_samples=samples, batch_size=batch)
     asked = order(model, settings, 64)
-    with Transformers(model, settings, Launch(threads=1)) as generator:
+    with settings.in_this_process(model, Launch(threads=1)) as generator:
         written = completions(asked, generator)
     lengths = [len(tokens) for row in written for tokens in row]
     assert all(tokens[-1] in asked.end_tokens for row in written for tokens in row)
@@ -75,7 +75,7 @@ def test_a_sample_is_the_same_in_any_batch(model: Path) -> None:
     found = []
     for batch in (1, 5, 16):
         settings = replace(SETTINGS, batch_size=batch)
-        with Transformers(model, settings, Launch(threads=1)) as generator:
+        with settings.in_this_process(model, Launch(threads=1)) as generator:
             found.append(completions(order(model, settings), generator))
     assert found[0] == found[1] == found[2]
     assert len({tuple(tokens) for row in found[0] for tokens in row}) > 16
@@ -90,7 +90,7 @@ def test_every_token_that_ends_a_turn_ends_a_completion(model: Path) -> None:
     (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [letter, 7], "min_new_tokens": 50}))
     again = Subject("m", model, None)
     assert again.end_tokens == {own, letter, 7}
-    with Transformers(model, SETTINGS, Launch(threads=1)) as generator:
+    with SETTINGS.in_this_process(model, Launch(threads=1)) as generator:
         written = completions(order(model, SETTINGS), generator)
     assert {len(tokens) for row in written for tokens in row} == {1}
     assert again.text("<think>", [letter]) == "<think>"
@@ -127,8 +127,8 @@ def test_nothing_of_the_models_file_and_what_a_prompt_opened_comes_back(project:
     subject = Subject("m", folder, None)
     prompts = subject.prompts(Task(HELD_OUT, rows))
     settings = replace(SETTINGS, num_samples=2, temperature=0.2, max_new_tokens=64)
-    asked = Order("m", "m", prompts.ids, settings.seeds(1), sampling_of(settings), subject.end_tokens)
-    with Transformers(folder, settings, Launch(threads=1)) as generator:
+    asked = Order("m", "m", prompts.ids, settings.seeds(1), settings.sampling, subject.end_tokens)
+    with settings.in_this_process(folder, Launch(threads=1)) as generator:
         (samples,) = completions(asked, generator)
     assert [subject.text(prompts.begun[0], tokens) for tokens in samples] == [trace, trace]
 
@@ -159,7 +159,8 @@ def test_what_was_asked_before_is_not_asked_again(model: Path, monkeypatch: pyte
     monkeypatch.setattr(Counting, "written", 0)
 
     def ask(settings: Settings = SETTINGS) -> list[list[list[int]]]:
-        with Counting(model, settings, Launch(threads=1)) as generator:
+        rows = settings.batch_size * settings.num_samples
+        with Counting(model, settings.dtype, Launch(threads=1), settings.batch_size, rows) as generator:
             return completions(order(model, settings), generator)
 
     # A run that is killed goes on from its last batch.

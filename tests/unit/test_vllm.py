@@ -20,14 +20,14 @@ import pytest
 from ruamel.yaml import YAML
 
 from posttrain.errors import InputError, PosttrainError
-from posttrain.evaluation.generators import Tokens, sampling_of
 from posttrain.evaluation.settings import Settings
-from posttrain.evaluation.vllm_generator import WAITS_S, Client, VLLMServer
+from posttrain.generation.generators import Tokens
 from posttrain.launch.environment import WORKER
 from posttrain.params.file import check_params, read_yaml
 from posttrain.params.launch import VLLM
 from posttrain.params.schema import Params
 from posttrain.vllm import rollouts as vllm
+from posttrain.vllm.generator import WAITS_S, Client, VLLMServer
 from posttrain.vllm.server import DIRECT, SERVER, command, environment, rollout_server, serving, version
 from tests.held_locks import is_released
 
@@ -512,7 +512,7 @@ PROMPTS = [[11, 12], [13], [14, 15, 16]]
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many attempts as ever, sooner after each other."""
-    monkeypatch.setattr("posttrain.evaluation.vllm_generator.WAITS_S", (0.02,) * len(WAITS_S))
+    monkeypatch.setattr("posttrain.vllm.generator.WAITS_S", (0.02,) * len(WAITS_S))
 
 
 ENDS = {0, 98}
@@ -520,8 +520,8 @@ ENDS = {0, 98}
 
 def completions(params: Params, ends: set[int] = ENDS) -> Tokens:
     settings = Settings.of(params)
-    with VLLMServer(MODEL, params) as generator:
-        return generator.write(PROMPTS, sampling_of(settings), ends, settings.seeds(len(PROMPTS)), lambda _: None)
+    with VLLMServer(MODEL, params, params.evaluate.num_samples) as generator:
+        return generator.write(PROMPTS, settings.sampling, ends, settings.seeds(len(PROMPTS)), lambda _: None)
 
 
 def test_every_sample_has_its_own_seed_and_the_samplers_parameters(ask: Callable[..., Params]) -> None:
@@ -598,7 +598,7 @@ def test_a_server_that_dies_meanwhile_is_the_error_that_is_told(ask: Callable[..
 def test_completions_that_take_too_long_are_given_up(ask: Callable[..., Params]) -> None:
     with serving(ask(), "evaluate", MODEL) as (url, _):
         settings = Settings.of(ask())
-        client = Client(url, str(MODEL), ask(), sampling_of(settings), ENDS)
+        client = Client(url, str(MODEL), ask(), settings.sampling, ENDS)
         client.deadline = time.monotonic()
         with pytest.raises(PosttrainError, match=r"longer than launch\.evaluate_timeout_s=1800"):
             client.complete(PROMPTS, settings.seeds(len(PROMPTS)), lambda _: None)

@@ -66,8 +66,8 @@ def by_rule(body: dict[str, Any]) -> list[int]:
     """Tokens that depend on prompt and seed alone."""
     draw = random.Random(json.dumps([body["prompt"], body.get("seed")]))
     count = draw.randint(1, body["max_tokens"] + 2)
-    ids = [draw.randint(1, 99) for _ in range(min(count, body["max_tokens"]))]
-    return ids if count > body["max_tokens"] else [*ids[:-1], END]
+    ids = [draw.randint(101, 199) for _ in range(min(count, body["max_tokens"]))]
+    return ids if count > body["max_tokens"] else [*ids[:-1], *body.get("stop_token_ids", [END])[:1]]
 
 
 def by_model(folder: str) -> tuple[Callable[[dict[str, Any]], list[int]], int]:

@@ -1,8 +1,8 @@
 """What writes completions: an interface, and the one that does it in this process with transformers.
 
-The other is a vLLM server (vllm_generator.py). Both get the tokens of prompts, a seed for each completion, and every
-token that ends one, and give tokens back. A completion depends on its own seed; the batch that it is in changes what a
-model computes in the last bits only.
+The other is a vLLM server (posttrain/vllm/generator.py). Both get the tokens of prompts, a seed for each completion,
+and every token that ends one, and give tokens back. A completion depends on its own seed; the batch that it is in
+changes what a model computes in the last bits only.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from posttrain.errors import PosttrainError
-from posttrain.evaluation.settings import Settings
 from posttrain.generation.engine import Sampling, generate
 from posttrain.launch.layout import layout
 from posttrain.outputs.facts import code_hashes, hardware, versions
 from posttrain.params.launch import Launch
+from posttrain.params.schema import Dtype, Model
 
 Tokens = list[list[list[int]]]
 """Of each sample of each prompt, the end token included."""
@@ -52,18 +52,24 @@ class Generator(Protocol):
 
 
 class Transformers:
-    """The model of a folder, on the device of `launch`."""
+    """The model of a folder, on the device of `launch`.
 
-    def __init__(self, folder: Path, settings: Settings, launch: Launch) -> None:
-        self.folder, self.settings, self.launch = folder, settings, launch
-        self.batch_size = settings.batch_size
+    batch_size  prompts at a time
+    rows        completions at a time, at most
+    """
+
+    def __init__(
+        self, folder: Path, dtype: Dtype, launch: Launch, batch_size: int, rows: int, trust_remote_code: bool = False
+    ) -> None:
+        self.folder, self.dtype, self.launch = folder, dtype, launch
+        self.batch_size, self.rows, self.trust_remote_code = batch_size, rows, trust_remote_code
 
     @property
     def identity(self) -> dict[str, Any]:
         shared = ("device", "threads")
         return {
             "generator": "transformers",
-            "dtype": self.settings.dtype,
+            "dtype": self.dtype,
             "versions": self.versions,
             "code": code_hashes(["posttrain/generation"]),
             **{name: value for name, value in hardware(self.launch).items() if name in shared},
@@ -75,11 +81,14 @@ class Transformers:
 
     @cached_property
     def model(self) -> Any:
-        from posttrain.training.config import start
+        from posttrain.training.config import settle
         from posttrain.training.models import load_model, require_numbers
 
-        start(self.settings.seed, self.launch)
-        model = load_model(str(self.folder), given(self.folder, self.settings))
+        settle(self.launch)
+        section = Model.model_construct(
+            name_or_path=str(self.folder), revision=None, dtype=self.dtype, trust_remote_code=self.trust_remote_code
+        )
+        model = load_model(str(self.folder), section)
         require_numbers(model, str(self.folder))
         return model.to(layout(self.launch).device)
 
@@ -91,27 +100,13 @@ class Transformers:
         seeds_PN: Sequence[Sequence[int]],
         progress: Progress,
     ) -> Tokens:
-        rows = max(1, len(prompts_P) * self.settings.num_samples)
-        return generate(self.model, prompts_P, sampling, end_tokens, seeds_PN, rows=rows, progress=progress)
+        return generate(self.model, prompts_P, sampling, end_tokens, seeds_PN, rows=self.rows, progress=progress)
 
     def __enter__(self) -> "Transformers":
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.__dict__.pop("model", None)
-
-
-def given(folder: Path, settings: Settings) -> Any:
-    """The section of params that loads a folder as it is."""
-    from posttrain.params.schema import Model
-
-    return Model.model_construct(
-        name_or_path=str(folder), revision=None, dtype=settings.dtype, trust_remote_code=settings.trust_remote_code
-    )
-
-
-def sampling_of(settings: Settings) -> Sampling:
-    return Sampling(settings.max_new_tokens, settings.temperature, settings.top_p)
 
 
 def require_whole(tokens: Sequence[int], end_tokens: Collection[int], max_new_tokens: int, who: str) -> None:

@@ -14,15 +14,18 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from posttrain.errors import InputError, PosttrainError
-from posttrain.evaluation.generators import Progress, Tokens
 from posttrain.generation.engine import Sampling
+from posttrain.generation.generators import Progress, Tokens
 from posttrain.params.schema import Params
 from posttrain.vllm.rollouts import interpreter
 from posttrain.vllm.server import DIRECT, serving, version
 
+Stage = Literal["evaluate", "grpo"]
+LIMITS: dict[Stage, str] = {"evaluate": "evaluate.max_new_tokens", "grpo": "grpo.max_completion_length"}
+"""What says how long a completion of a stage may be."""
 BUSY = {429, 502, 503, 504}
 WAITS_S = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Before a request that met a busy server or a broken connection is sent again."""
@@ -31,11 +34,11 @@ REQUESTS = 256
 
 
 class VLLMServer:
-    """A server of one model, started when it is first asked."""
+    """A server of one model for a stage, started when it is first asked for `num_samples` completions a prompt."""
 
-    def __init__(self, folder: Path, params: Params) -> None:
-        self.folder, self.params = folder, params
-        self.batch_size = max(params.evaluate.batch_size, 4 * REQUESTS // params.evaluate.num_samples)
+    def __init__(self, folder: Path, params: Params, num_samples: int, stage: Stage = "evaluate") -> None:
+        self.folder, self.params, self.stage = folder, params, stage
+        self.batch_size = max(1, 4 * REQUESTS // num_samples)
         self.server = ExitStack()
         self.url: str | None = None
 
@@ -65,8 +68,8 @@ class VLLMServer:
         progress: Progress,
     ) -> Tokens:
         if self.url is None:
-            self.url, _ = self.server.enter_context(serving(self.params, "evaluate", self.folder))
-        client = Client(self.url, str(self.folder), self.params, sampling, end_tokens)
+            self.url, _ = self.server.enter_context(serving(self.params, self.stage, self.folder))
+        client = Client(self.url, str(self.folder), self.params, sampling, end_tokens, LIMITS[self.stage])
         return client.complete(prompts_P, seeds_PN, progress)
 
     def __enter__(self) -> "VLLMServer":
@@ -80,11 +83,19 @@ class VLLMServer:
 class Client:
     """Requests to one server, in threads that end with the first error or interruption."""
 
-    def __init__(self, url: str, model: str, params: Params, sampling: Sampling, end_tokens: Collection[int]) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        params: Params,
+        sampling: Sampling,
+        end_tokens: Collection[int],
+        limit: str = LIMITS["evaluate"],
+    ) -> None:
         self.url, self.model, self.params = f"{url}/v1/completions", model, params
         self.sampling, self.end_tokens = sampling, sorted(end_tokens)
         self.deadline = time.monotonic() + params.launch.evaluate_timeout_s
-        self.over = threading.Event()
+        self.limit, self.over = limit, threading.Event()
 
     def complete(
         self, prompts_P: Sequence[Sequence[int]], seeds_PN: Sequence[Sequence[int]], progress: Progress
@@ -155,8 +166,8 @@ class Client:
         return InputError(
             self.url,
             got=why,
-            wanted="a request that the server takes: prompt and evaluate.max_new_tokens within its context",
-            do="raise launch.vllm.max_model_length or lower evaluate.max_new_tokens, if it says so",
+            wanted=f"a request that the server takes: prompt and {self.limit} within its context",
+            do=f"raise launch.vllm.max_model_length or lower {self.limit}, if it says so",
         )
 
     def tokens(self, answer: dict[str, Any], prompt: list[int]) -> list[int]:
@@ -173,5 +184,5 @@ class Client:
         raise PosttrainError(
             f"{self.url} gave no whole completion of the prompt {prompt}: {len(choices)} choices, {str(said)[:300]}; "
             f"wanted one, with token_ids that end with one of {self.end_tokens} (stop) or are as "
-            f"many as evaluate.max_new_tokens (length)"
+            f"many as {self.limit} (length)"
         )

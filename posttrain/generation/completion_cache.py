@@ -18,8 +18,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from posttrain.evaluation.generators import Generator, Tokens, require_whole
 from posttrain.generation.engine import Sampling
+from posttrain.generation.generators import Generator, Tokens, require_whole
 from posttrain.outputs.manifest import files_of, sha256_all
 from posttrain.paths import COMPLETIONS
 
@@ -61,9 +61,18 @@ def completions(order: Order, generator: Generator, folder: Path = COMPLETIONS) 
     Raises: PosttrainError if the generator gives one that is not
     """
     found: dict[int, list[list[int]]] = {}
-    total = sum(map(len, order.seeds_PN))
-    with tqdm(total=total, desc=f"evaluate | {order.name}", unit="completion", disable=None) as bar:
-        for numbers in order.batches(generator.batch_size):
+    for numbers, tokens in by_batch(order, generator, list(order.batches(generator.batch_size)), folder):
+        found |= dict(zip(numbers, tokens, strict=True))
+    return [found[number] for number in range(len(order.prompts_P))]
+
+
+def by_batch(
+    order: Order, generator: Generator, batches: Sequence[list[int]], folder: Path = COMPLETIONS
+) -> Iterator[tuple[list[int], Tokens]]:
+    """The completions of some of the order's batches, one after the other: all of them may not fit into memory."""
+    total = sum(len(order.seeds_PN[number]) for numbers in batches for number in numbers)
+    with tqdm(total=total, desc=order.name, unit="completion", disable=None) as bar:
+        for numbers in batches:
             prompts, seeds = ([every[n] for n in numbers] for every in (order.prompts_P, order.seeds_PN))
             path = place(order, prompts, seeds, generator, folder)
             tokens = kept(path, order, seeds)
@@ -73,9 +82,8 @@ def completions(order: Order, generator: Generator, folder: Path = COMPLETIONS) 
                 keep(path, tokens)
             else:
                 bar.update(sum(map(len, seeds)))
-            found |= dict(zip(numbers, tokens, strict=True))
+            yield numbers, tokens
     forget(folder, ROOM)
-    return [found[number] for number in range(len(order.prompts_P))]
 
 
 def require_all_whole(tokens: Tokens, order: Order) -> None:
