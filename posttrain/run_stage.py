@@ -48,6 +48,8 @@ def work_or_supervise(stage: str, params: Params) -> None:
     if shared(stage, params) and (odd := layout.hidden_gpus(params.launch)) is not None:
         print(f"{stage} | {odd}", flush=True)
     if not shared(stage, params) or (found := layout.layout(params.launch)).strategy == "single":
+        if shared(stage, params) and params.launch.processes == "auto":
+            print(f"{stage} | launch.processes auto: {found}", flush=True)
         work(stage, params)
         return
     measure_difficulty(stage, params)

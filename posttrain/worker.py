@@ -1,4 +1,4 @@
-"""One of the processes that train together: `accelerate launch` runs it once for each rank.
+"""One of the processes that train together: the launcher runs it once for each rank.
 
 Run     python -m posttrain.worker STAGE, in the environment that torchrun makes
 

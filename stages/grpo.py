@@ -105,6 +105,6 @@ def publish(
     trainer.kept.publish()
     selection.publish()
     ended = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
-    record = origin.record | {"rewards": trainer.rewards.scoring.sources()} | ended
+    record = origin.trained | {"rewards": trainer.rewards.scoring.sources()} | ended
     text = card(record, metrics, samples[0]["problem"], samples[0]["after"]["completion"], SFT_MODEL)
     publish_model(GRPO_MODEL, model, trainer.processing_class, record, text)

@@ -97,7 +97,7 @@ def train(params: Params) -> None:
             return  # the main process publishes
         metrics = trainer.metrics() | {"parameters": plain.num_parameters()} | lengths.metrics
         metrics |= changed_metric(plain, began_at)
-        publish(plain, tokenizer, trainer.curve, metrics, samples, checkpoints.origin.record)
+        publish(plain, tokenizer, trainer.curve, metrics, samples, checkpoints.origin.trained)
     checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("sft", seconds=seconds, checkpoints=checkpoints.cost())

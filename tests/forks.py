@@ -29,7 +29,7 @@ RECIPE: dict[str, dict[str, Any]] = {
         **{"max_steps": 20, "warmup_steps": 2, "logging_steps": 3, "num_iterations": 2},
         **{"prompts_per_step": 4, "num_generations": 4, "max_completion_length": 16},
     },
-    "launch": {"threads": 1, "micro_batch_size": 4},
+    "launch": {"processes": 1, "threads": 1, "micro_batch_size": 4},
 }
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 

@@ -56,7 +56,7 @@ class Machine:
         short: Changes = {
             "sft": {"max_steps": self.steps, "warmup_steps": self.steps // 6, "logging_steps": max(1, self.steps // 6)},
             "grpo": {"max_steps": max(2, self.steps // 25), "warmup_steps": 1},
-            "launch": {"device": self.device},
+            "launch": {"device": self.device, "processes": 1},
         }
         for section, keys in [*short.items(), *changes.items()]:
             params[section].update(keys)

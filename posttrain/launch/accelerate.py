@@ -1,4 +1,4 @@
-"""What accelerate is told: its config file, the workers' environment, the command.
+"""What starts the workers: the command, their environment, and accelerate's config file where it is accelerate.
 
 Writes  .posttrain/launch/<stage>.json
 Run     posttrain launch --show
@@ -77,13 +77,23 @@ def config_path(stage: str, layout: Layout) -> Path:
     return LAUNCH_CONFIGS / f"{stage}{several}.json"
 
 
+def by_itself(layout: Layout) -> bool:
+    """Whether posttrain starts the workers without accelerate, whose launcher first imports torch for itself."""
+    return layout.strategy == "ddp" and layout.device == "cpu" and layout.machines == 1
+
+
 def command(stage: str, layout: Layout) -> list[str]:
     """What starts the workers of this machine."""
+    if by_itself(layout):
+        return [sys.executable, "-m", "posttrain.launch.ranks", stage, str(layout.processes)]
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     return [*launcher, "--config_file", str(config_path(stage, layout)), "--module", "posttrain.worker", stage]
 
 
 def write_config(stage: str, layout: Layout) -> None:
+    """Accelerate's config, where accelerate starts the workers."""
+    if by_itself(layout):
+        return
     path = config_path(stage, layout)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(accelerate_config(layout), indent=2) + "\n", encoding="utf-8")
@@ -99,5 +109,7 @@ def show(stage: str, launch: Launch) -> None:
     write_config(stage, found)
     words = [f"{name}={value}" for name, value in environment(found).items()] + command(stage, found)
     print(f"launch | {' '.join(words)}")
+    if by_itself(found):
+        return
     print(f"launch | {config_path(stage, found)}:")
     print(config_path(stage, found).read_text(encoding="utf-8"), end="")

@@ -20,7 +20,7 @@ FOREIGN = re.compile(
 
 
 def is_worker() -> bool:
-    """Whether this process is one of those that posttrain had accelerate start."""
+    """Whether this process is one of those of a launch by posttrain."""
     return WORKER in os.environ
 
 

@@ -4,7 +4,7 @@ Reads   the `launch` section; how many GPUs torch sees
 Writes  .posttrain/launch/<stage>.json, a config of accelerate's
 Run     posttrain launch --show
 
-sft and grpo run in one process, or in several that `accelerate launch` starts and supervisor.py watches. The
+sft and grpo run in one process, or in several that a launcher starts and supervisor.py watches. The
 number of processes is no science: batches are those of params.yaml on every layout.
 """
 
@@ -26,6 +26,10 @@ SOCKET = "POSTTRAIN_SUPERVISOR"
 
 
 Strategy = Literal["single", "ddp", "zero2", "zero3", "fsdp"]
+
+
+CPU_PROCESSES = 2
+"""What `auto` starts on a CPU with cores for their threads: each holds the model, and batches divide by 2 most often."""
 
 
 DEEPSPEED = {"zero2": 2, "zero3": 3}
@@ -77,7 +81,7 @@ def layout(launch: Launch) -> Layout:
             do="lower launch.processes, or set launch.device to cpu",
         )
     strategy = chosen(launch, processes, device)
-    threads = launch.threads or (0 if processes == 1 else max(1, (os.cpu_count() or 1) * launch.machines // processes))
+    threads = launch.threads or (0 if processes == 1 else max(1, cores() * launch.machines // processes))
     return Layout(
         strategy=strategy,
         device=device,
@@ -100,9 +104,18 @@ def visible_gpus() -> int:
     return torch.cuda.device_count()
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def hidden_gpus(launch: Launch) -> str | None:
-    """Why the CPU trains on a machine with an NVIDIA GPU, where params do not ask for it; None if nothing is odd."""
-    if not NVIDIA.exists() or launch.device == "cpu" or launch.strategy == "cpu" or visible_gpus():
+    """Why the CPU trains on a machine with an NVIDIA GPU; None if nothing is odd."""
+    if not NVIDIA.exists() or launch.strategy == "cpu":
+        return None
+    if launch.device == "cpu":  # what ships, and what a person with a GPU has to change
+        return "an NVIDIA GPU is here, and launch.device is cpu: trains on the CPU"
+    if visible_gpus():
         return None
     import torch
 
@@ -112,11 +125,14 @@ def hidden_gpus(launch: Launch) -> str | None:
 
 
 def count(launch: Launch, gpus: int) -> int:
+    """Processes on all machines; `auto` is one for each GPU, and without GPUs two if their threads have cores."""
     if launch.processes != "auto":
         return launch.processes
     if launch.strategy in ("cpu", "single"):
         return 1
-    return max(1, gpus) * launch.machines
+    shared = not gpus and launch.strategy in ("auto", "ddp")
+    fit = cores() // (launch.threads or cores())
+    return (max(1, min(CPU_PROCESSES, fit)) if shared else max(1, gpus)) * launch.machines
 
 
 def chosen(launch: Launch, processes: int, device: str) -> Strategy:

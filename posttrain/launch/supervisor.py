@@ -86,7 +86,7 @@ def listening() -> Iterator[tuple[socket.socket, str]]:
 
 @contextmanager
 def launched(stage: str, layout: Layout, path: str, log_file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """accelerate in a session of its own: a Ctrl-C reaches us alone, and we pass it on."""
+    """The launcher in a session of its own: a Ctrl-C reaches us alone, and we pass it on."""
     with (
         log_file.open("wb") as log,
         subprocess.Popen(

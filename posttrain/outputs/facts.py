@@ -64,7 +64,7 @@ class Origin:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What goes into a manifest; hardware is left out, which should not matter."""
+        """What goes into a manifest, but for the hardware, which should not matter."""
         section = graph()[self.stage]
         deps, used = section["deps"], versions()
         return {
@@ -79,10 +79,15 @@ class Origin:
         }
 
     @cached_property
+    def trained(self) -> dict[str, Any]:
+        """What goes into the manifest of a model that was trained: with the layout, which decides its last bits."""
+        return {**self.record, "launch": hardware(self.params.launch)}
+
+    @cached_property
     def facts(self) -> dict[str, Any]:
         """What a checkpoint belongs to. Hardware is here and not in dvc.yaml: sums in another order differ in the last
         bits, which is fine for a new run and not for the second half of one."""
-        return {"format": FORMAT, **self.record, "launch": hardware(self.params.launch)}
+        return {"format": FORMAT, **self.trained}
 
     @cached_property
     def fingerprint(self) -> str:

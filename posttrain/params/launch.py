@@ -1,4 +1,5 @@
-"""`launch`: on which hardware, in how many processes, with which server. Each key has a default, the one that ships.
+"""`launch`: on which hardware, in how many processes, with which server. Each key has a default, which leaves device
+and processes to the machine; what ships names both, because its results are committed.
 
 No DVC stage depends on this section, so moving to another machine reruns nothing.
 """
@@ -77,7 +78,8 @@ class Launch(Section):
     """Way in which sft and grpo share the work between processes. `auto`: one process alone; zero2 on several GPUs, ddp
     in several CPU processes. `cpu` is one process on the CPU, `single` one on the device."""
     processes: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Processes of sft and of grpo, on all machines together. `auto` is one for each GPU, and one without GPUs."""
+    """Processes of sft and of grpo, on all machines together. `auto` is one for each GPU; without GPUs two where
+    both have cores for their `threads` and the strategy is `auto` or `ddp`, else one."""
     machines: int = Field(default=1, ge=1)
     """Machines that run the same command in the same folder, on a file system that they share."""
     machine_rank: int = Field(default=0, ge=0)
@@ -97,7 +99,7 @@ class Launch(Section):
     threads: int = Field(default=1, ge=0)
     """Threads of one process for matrix work; 0 leaves the choice to torch. Sums in another order differ in the
     last bits, so bit-equal runs need an equal count."""
-    micro_batch_size: int = Field(default=128, ge=1)
+    micro_batch_size: int = Field(default=64, ge=1)
     """Sequences per forward and backward pass, at most; the rest is gradient accumulation."""
     reward_workers: int = Field(default=2, ge=1)
     """Processes that verify answers and run your own rewards."""

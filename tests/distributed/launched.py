@@ -61,7 +61,8 @@ class Launched:
         raise AssertionError(f"no rank {number}:\n{self.output()}")
 
     def launcher(self) -> int:
-        return next(pid for pid, command in self.living().items() if "accelerate.commands.launch" in command)
+        names = ("accelerate.commands.launch", "posttrain.launch.ranks")
+        return next(pid for pid, command in self.living().items() if any(name in command for name in names))
 
     def until(self, condition: Callable[[], object], timeout_s: float = 240) -> None:
         deadline = time.monotonic() + timeout_s

@@ -34,7 +34,7 @@ KILLS = {
     "rank 1 SIGKILL": 75,
     "rank 0 SIGKILL": 75,
     "rank 1 SIGSEGV": 1,
-    "accelerate SIGKILL": 75,
+    "launcher SIGKILL": 75,
     "command SIGTERM": 75,
     "command SIGINT": 75,
     "command SIGKILL": -9,
@@ -130,7 +130,7 @@ def test_nothing_is_left_running_and_the_exit_code_says_why(kill: str, one: Path
     run = Launched(root, "grpo", "ddp", checkpoint_every_s=0)
     run.until_saved(2)
     whom, name = kill.rsplit(" ", 1)
-    pid = {"command": lambda: run.process.pid, "accelerate": run.launcher}.get(whom, lambda: run.rank(int(whom[-1])))()
+    pid = {"command": lambda: run.process.pid, "launcher": run.launcher}.get(whom, lambda: run.rank(int(whom[-1])))()
     os.kill(pid, getattr(signal, name))
     assert run.seconds_to_nothing(10) < 10
     assert run.process.wait(10) == KILLS[kill], run.output()

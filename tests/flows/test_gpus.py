@@ -26,6 +26,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     shutil.copy(ROOT / "params.yaml", tmp_path)
+    change(tmp_path, {"launch.device": "auto", "launch.processes": "auto"})
     return tmp_path
 
 

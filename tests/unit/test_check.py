@@ -531,10 +531,12 @@ def test_a_colocated_vllm_needs_its_share_unless_it_sleeps(
 
     def planned(share: float, sleeps: bool) -> Plan:
         vllm = {"gpu_memory_utilization": share, "enable_sleep_mode": sleeps}
-        changes = {"grpo.use_vllm": True} | {f"launch.vllm.{name}": value for name, value in vllm.items()}
+        changes = {"grpo.use_vllm": True, "launch.processes": 1} | {
+            f"launch.vllm.{name}": value for name, value in vllm.items()
+        }
         return plan_of(check.Workspace(params_with(changes)), monkeypatch)
 
-    plain = plan_of(check.Workspace(params_with({})), monkeypatch)
+    plain = plan_of(check.Workspace(params_with({"launch.processes": 1})), monkeypatch)
     steps, half = plain.activations + plain.logits, 0.5 * resources.system_memory_gib("MemTotal") * GIB
     assert planned(0.5, sleeps=False).total - plain.total == pytest.approx(half)
     assert planned(0.5, sleeps=True).total - plain.total == pytest.approx(half - steps)
@@ -564,7 +566,7 @@ def test_estimates_are_within_a_third_of_what_was_measured(
     shutil.copytree(ROOT / "recipes", project / "recipes")
     apply_recipe(recipe)
     work = check.Workspace(load_params(PARAMS))
-    machine, _, _ = resources.measured(layout(work.params.launch), "float32")
+    machine, _, _ = resources.measured(layout(work.params.launch.model_copy(update={"processes": 1})), "float32")
     model = from_config(SMOLLM2 if recipe != "tiny" else work.config("sft"), recipe)
     assert model is not None
     asked = replace(resources.stage_work(stage, work), prompt_length=prompt)

@@ -160,10 +160,12 @@ def test_a_comment_leaves_the_fingerprint_and_an_edit_does_not(workspace: Path, 
 
 def test_a_checkpoint_and_a_manifest_are_made_of_the_same_facts(workspace: Path) -> None:
     origin = Origin("grpo", load_params(PARAMS))
-    assert {key: value for key, value in origin.facts.items() if key not in ("format", "launch")} == origin.record
+    assert {key: value for key, value in origin.facts.items() if key != "format"} == origin.trained
+    assert {key: value for key, value in origin.trained.items() if key != "launch"} == origin.record
 
 
 def test_processes_code_and_versions_are_among_the_facts(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_PROCESSES", "1")
     before = Origin("grpo", load_params(PARAMS)).facts
     assert {"stages/grpo.py", "posttrain/training/resume.py", "posttrain/rewards/code.py"} <= set(before["code"])
     assert None not in before["code"].values()

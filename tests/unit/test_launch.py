@@ -24,8 +24,10 @@ Keys = dict[str, Any]
 
 
 @pytest.fixture
-def shipped(project: Path) -> Launch:
-    return load_params(PARAMS).launch
+def launch(monkeypatch: pytest.MonkeyPatch) -> Launch:
+    """Everything left open, on a machine with four cores."""
+    monkeypatch.setattr(launch_layout, "cores", lambda: 4)
+    return Launch()
 
 
 @pytest.fixture
@@ -37,7 +39,14 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({}, "single, 1 process, cpu"),
+        ({}, "ddp, 2 processes, cpu"),
+        ({"processes": 1}, "single, 1 process, cpu"),
+        ({"strategy": "ddp"}, "ddp, 2 processes, cpu"),
+        ({"strategy": "single"}, "single, 1 process, cpu"),
+        ({"threads": 2}, "ddp, 2 processes, cpu"),
+        ({"threads": 3}, "single, 1 process, cpu"),
+        ({"threads": 0}, "single, 1 process, cpu"),
+        ({"machines": 2}, "ddp, 4 processes on 2 machines, cpu"),
         ({"processes": 2}, "ddp, 2 processes, cpu"),
         ({"processes": 2, "strategy": "zero3"}, "zero3, 2 processes, cpu"),
         ({"strategy": "cpu"}, "single, 1 process, cpu"),
@@ -45,8 +54,8 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"processes": 4, "machines": 2}, "ddp, 4 processes on 2 machines, cpu"),
     ],
 )
-def test_layouts_without_gpus(shipped: Launch, keys: Keys, expected: str) -> None:
-    assert str(layout(shipped.model_copy(update={"device": "cpu", **keys}))) == expected
+def test_layouts_without_gpus(launch: Launch, keys: Keys, expected: str) -> None:
+    assert str(layout(launch.model_copy(update={"device": "cpu", **keys}))) == expected
 
 
 @pytest.mark.parametrize(
@@ -62,14 +71,14 @@ def test_layouts_without_gpus(shipped: Launch, keys: Keys, expected: str) -> Non
         ({"machines": 2}, "zero2, 16 processes on 2 machines, cuda"),
     ],
 )
-def test_layouts_with_gpus(gpus: None, shipped: Launch, keys: Keys, expected: str) -> None:
-    assert str(layout(shipped.model_copy(update=keys))) == expected
+def test_layouts_with_gpus(gpus: None, launch: Launch, keys: Keys, expected: str) -> None:
+    assert str(layout(launch.model_copy(update=keys))) == expected
 
 
 @pytest.mark.parametrize(
     ("keys", "where", "got"),
     [
-        ({"strategy": "ddp"}, "strategy", "ddp, processes 1"),
+        ({"strategy": "ddp", "processes": 1}, "strategy", "ddp, processes 1"),
         ({"strategy": "single", "processes": 2}, "strategy", "single, processes 2"),
         ({"strategy": "cpu", "processes": 2}, "strategy", "cpu, processes 2"),
         ({"strategy": "fsdp", "processes": 2}, "strategy", "fsdp on the CPU"),
@@ -77,18 +86,34 @@ def test_layouts_with_gpus(gpus: None, shipped: Launch, keys: Keys, expected: st
         ({"processes": 2, "strategy": "zero2", "offload": "all"}, "offload", "all with strategy zero2"),
         ({"processes": 3, "machines": 2}, "processes", "3 on 2 machines"),
         ({"machine_rank": 1}, "machine_rank", "1 of 1 machine(s)"),
-        ({"device": "cuda"}, "processes", "1 on 1 machine(s), and 0 GPU(s) here"),
+        ({"device": "cuda", "processes": 1}, "processes", "1 on 1 machine(s), and 0 GPU(s) here"),
     ],
 )
-def test_what_does_not_fit_is_refused(shipped: Launch, keys: Keys, where: str, got: str) -> None:
+def test_what_does_not_fit_is_refused(launch: Launch, keys: Keys, where: str, got: str) -> None:
     with pytest.raises(InputError) as refused:
-        layout(shipped.model_copy(update=keys))
+        layout(launch.model_copy(update=keys))
     assert (refused.value.where, refused.value.got) == (f"params.yaml: launch.{where}", got)
 
 
-def test_more_processes_than_gpus_are_refused(gpus: None, shipped: Launch) -> None:
+def test_on_one_core_auto_is_one_process_and_ddp_is_refused(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch_layout, "cores", lambda: 1)
+    assert str(layout(launch)) == "single, 1 process, cpu"
+    with pytest.raises(InputError, match="ddp, processes 1"):
+        layout(launch.model_copy(update={"strategy": "ddp"}))
+
+
+def test_what_ships_is_one_layout_on_every_machine(gpus: None, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With GPUs or without, on one core or on many: its results are committed."""
+    shipped = load_params(PARAMS).launch
+    for number in (1, 64):
+        monkeypatch.setattr(launch_layout, "cores", lambda number=number: number)
+        found = layout(shipped)
+        assert (str(found), found.threads) == ("ddp, 2 processes, cpu", 1)
+
+
+def test_more_processes_than_gpus_are_refused(gpus: None, launch: Launch) -> None:
     with pytest.raises(InputError, match="9 on 1 machine"):
-        layout(shipped.model_copy(update={"processes": 9}))
+        layout(launch.model_copy(update={"processes": 9}))
 
 
 @pytest.mark.parametrize(
@@ -101,9 +126,9 @@ def test_more_processes_than_gpus_are_refused(gpus: None, shipped: Launch) -> No
         ({"strategy": "zero3", "machines": 2, "machine_rank": 1, "main_address": "[::1]:123"}, "DEEPSPEED"),
     ],
 )
-def test_accelerate_reads_its_config(gpus: None, shipped: Launch, tmp_path: Path, keys: Keys, kind: str) -> None:
+def test_accelerate_reads_its_config(gpus: None, launch: Launch, tmp_path: Path, keys: Keys, kind: str) -> None:
     """By its own loader, which refuses keys that it does not know."""
-    wanted = layout(shipped.model_copy(update={"processes": 8, **keys}))
+    wanted = layout(launch.model_copy(update={"processes": 8, **keys}))
     path = tmp_path / "config.json"
     path.write_text(json.dumps(accelerate_config(wanted)))
     read = load_config_from_file(str(path))
@@ -116,18 +141,18 @@ def test_accelerate_reads_its_config(gpus: None, shipped: Launch, tmp_path: Path
         assert (read.main_process_ip, read.main_process_port) == ("::1", 123)
 
 
-def test_deepspeed_on_the_cpu_is_not_told_that_it_is_one(shipped: Launch) -> None:
+def test_deepspeed_on_the_cpu_is_not_told_that_it_is_one(launch: Launch) -> None:
     """With ACCELERATE_USE_CPU accelerate would run DDP."""
     variables = {
-        name: environment(layout(shipped.model_copy(update={"processes": 2, "strategy": name})))
+        name: environment(layout(launch.model_copy(update={"processes": 2, "strategy": name})))
         for name in ("ddp", "zero2", "zero3")
     }
     assert [name for name, found in variables.items() if "ACCELERATE_USE_CPU" in found] == ["ddp"]
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
-def test_what_runs_has_to_be_what_was_asked_for(shipped: Launch, strategy: str) -> None:
-    wanted = layout(shipped.model_copy(update={"processes": 2, "strategy": strategy}))
+def test_what_runs_has_to_be_what_was_asked_for(launch: Launch, strategy: str) -> None:
+    wanted = layout(launch.model_copy(update={"processes": 2, "strategy": strategy}))
     stages = {"ddp": 0, "zero2": 2, "zero3": 3}
     for running, stage in stages.items():
         for processes in (1, 2):
@@ -144,20 +169,20 @@ def test_what_runs_has_to_be_what_was_asked_for(shipped: Launch, strategy: str) 
                     require(accelerator, wanted)
 
 
-def test_another_precision_than_that_of_params_is_refused(shipped: Launch) -> None:
+def test_another_precision_than_that_of_params_is_refused(launch: Launch) -> None:
     """Whatever changed it: accelerate's own variable does where it is read."""
     state = SimpleNamespace(deepspeed_plugin=None)
     accelerator = SimpleNamespace(
         distributed_type="DistributedType.NO", num_processes=1, state=state, mixed_precision="bf16"
     )
     with pytest.raises(InputError, match="mixed precision bf16"):
-        require(accelerator, layout(shipped))
-    require(accelerator, layout(shipped.model_copy(update={"mixed_precision": "bf16"})))
+        require(accelerator, layout(launch.model_copy(update={"processes": 1})))
+    require(accelerator, layout(launch.model_copy(update={"processes": 1, "mixed_precision": "bf16"})))
 
 
-def test_auto_is_never_left_open(shipped: Launch) -> None:
+def test_auto_is_never_left_open(launch: Launch) -> None:
     for processes, device in ((1, "cpu"), (2, "cpu"), (1, "cuda"), (8, "cuda")):
-        assert chosen(shipped, processes, device) != "auto"
+        assert chosen(launch, processes, device) != "auto"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -227,14 +252,15 @@ def test_a_worker_of_ours_keeps_what_its_launcher_says(project: Path, monkeypatc
 
 
 def test_processors_that_train_in_place_of_a_gpu_are_told(
-    shipped: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert launch_layout.hidden_gpus(shipped) is None or launch_layout.NVIDIA.exists()
+    assert launch_layout.hidden_gpus(launch) is None or launch_layout.NVIDIA.exists()
     (tmp_path / "nvidiactl").touch()
     monkeypatch.setattr(launch_layout, "NVIDIA", tmp_path / "nvidiactl")
-    assert "CUDA_VISIBLE_DEVICES='-1'" in (launch_layout.hidden_gpus(shipped) or "")
-    assert launch_layout.hidden_gpus(shipped.model_copy(update={"device": "cpu"})) is None
+    assert "CUDA_VISIBLE_DEVICES='-1'" in (launch_layout.hidden_gpus(launch) or "")
+    assert "launch.device is cpu" in (launch_layout.hidden_gpus(launch.model_copy(update={"device": "cpu"})) or "")
+    assert launch_layout.hidden_gpus(launch.model_copy(update={"strategy": "cpu"})) is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -244,6 +270,9 @@ def test_processors_that_train_in_place_of_a_gpu_are_told(
 def test_show_prints_what_would_run(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert main(["launch", "--show"]) == 0
+    assert capsys.readouterr().out.endswith("-m posttrain.launch.ranks grpo 2\n")
+    monkeypatch.setenv("POSTTRAIN_LAUNCH_PROCESSES", "1")
     assert main(["launch", "--show"]) == 0
     assert "nothing is launched" in capsys.readouterr().out
     monkeypatch.setenv("POSTTRAIN_LAUNCH_PROCESSES", "2")

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from posttrain.commands.check.rules import Finding
-from posttrain.commands.check.speed import cores, numpy_tflops, torch_tflops
+from posttrain.commands.check.speed import numpy_tflops, torch_tflops
 from posttrain.commands.check.workspace import Workspace
 from posttrain.commands.plan.machine import DDP, GIB, ZERO2, ZERO3, Machine
 from posttrain.commands.plan.model import from_config
 from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.table import duration
 from posttrain.commands.plan.work import Work, grpo_work, sft_work
-from posttrain.launch.layout import Layout, layout
+from posttrain.launch.layout import Layout, cores, layout
 from posttrain.params.schema import Params
 from posttrain.training.batches import batch_plan
 

@@ -18,11 +18,6 @@ SIZES = {"cpu": (256, 1024), "cuda": (1024, 8192)}
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @cache
 def numpy_tflops(threads: int) -> float:
     """Of float32, in a process of its own: the number of threads of numpy's library is settled as it is loaded."""
