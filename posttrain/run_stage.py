@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import ModuleType
 
 from posttrain.commands.check.checks import preflight
 from posttrain.errors import InputError
@@ -69,10 +70,15 @@ def measure_difficulty(stage: str, params: Params) -> None:
 def work(stage: str, params: Params) -> None:
     if stage == "grpo":
         start_server()  # what scores imports its own, while the stage imports TRL
+    imported(stage).run(params)
+
+
+def imported(stage: str) -> ModuleType:
+    """The module of the stage, with all that it imports."""
     with nothing_collected():
         module = importlib.import_module(f"stages.{stage}")
     require_same_tree(Path(str(module.__file__)))
-    module.run(params)
+    return module
 
 
 @contextmanager

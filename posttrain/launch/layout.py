@@ -29,7 +29,7 @@ Strategy = Literal["single", "ddp", "zero2", "zero3", "fsdp"]
 
 
 CPU_PROCESSES = 2
-"""What `auto` starts on a CPU with cores for their threads: each holds the model, and batches divide by 2 most often."""
+"""What `auto` starts on a CPU with cores for their threads: each holds the model, and most batches divide by 2."""
 
 
 DEEPSPEED = {"zero2": 2, "zero3": 3}

@@ -2,23 +2,30 @@
 
 Run     python -m posttrain.launch.ranks STAGE PROCESSES, by posttrain/launch/supervisor.py
 
-`accelerate launch` imports torch first, seconds before a worker starts to do so.
+Workers are forks of a process that has imported the stage and started no thread: TRL is imported once, and its pages
+are shared. `accelerate launch` imports torch for itself, and then each worker imports everything.
 """
 
 import os
 import signal
 import socket
-import subprocess
 import sys
+import traceback
+
+from posttrain import worker
+from posttrain.errors import EXIT_BUG
+from posttrain.run_stage import imported
 
 
 def main(stage: str, processes: int) -> int:
     """The exit code of the worker that failed first, as soon as it has: the supervisor ends the others."""
+    imported(stage)
     port = free_port()
-    workers = {worker.pid: worker for worker in (start(stage, rank, processes, port) for rank in range(processes))}
+    for rank in range(processes):
+        start(stage, rank, processes, port)
     for _ in range(processes):
         pid, status = os.wait()
-        code = workers[pid].returncode = os.waitstatus_to_exitcode(status)
+        code = os.waitstatus_to_exitcode(status)
         if code < 0:
             print(f"signal {-code} ({signal.Signals(-code).name}) received by PID {pid}", flush=True)
         if code:
@@ -26,12 +33,19 @@ def main(stage: str, processes: int) -> int:
     return 0
 
 
-def start(stage: str, rank: int, processes: int, port: int) -> subprocess.Popen[bytes]:
+def start(stage: str, rank: int, processes: int, port: int) -> None:
     """One worker, in the environment that torchrun makes."""
+    if os.fork():
+        return
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    environment = {**os.environ, **{name: str(value) for name, value in {**ranks, **meeting}.items()}}
-    return subprocess.Popen([sys.executable, "-m", "posttrain.worker", stage], env=environment)
+    os.environ.update({name: str(value) for name, value in {**ranks, **meeting}.items()})
+    try:
+        worker.main(stage)
+    except BaseException:  # noqa: BLE001 - it may not go on as its parent
+        traceback.print_exc()
+    finally:
+        os._exit(EXIT_BUG)
 
 
 def free_port() -> int:

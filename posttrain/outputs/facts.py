@@ -121,7 +121,7 @@ def versions() -> dict[str, str]:
 def reproducible(device: str) -> str:
     """How far equal runs on a device give equal bytes, said rather than pretended."""
     if device == "cpu":
-        return "bit for bit on the same kind of processor with the same number of threads"
+        return "bit for bit on the same kind of processor with the same number of processes and threads"
     return "up to rounding: kernels of the accelerator add in no fixed order"
 
 

@@ -14,6 +14,12 @@ from tests.processes import processes
 
 ROOT = Path(__file__).parents[2]
 MARK = "POSTTRAIN_TEST_RUN"
+FORKS = "posttrain.launch.ranks"
+LAUNCHERS = ("accelerate.commands.launch", FORKS)
+
+
+def parent(pid: int) -> int:
+    return int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
 
 
 class Launched:
@@ -53,16 +59,23 @@ class Launched:
         return processes(mark=f"{MARK}={self.cookie}")
 
     def rank(self, number: int) -> int:
-        """The process that is a rank; its own children inherit its environment too, but not its command line."""
+        """The process that is a rank: of accelerate by its environment, else the fork that the launcher made so many
+        forks later."""
+        forks = []
         for pid, command in self.living().items():
             environment = (Path("/proc") / str(pid) / "environ").read_bytes().split(b"\0")
             if "posttrain.worker" in command and f"RANK={number}".encode() in environment:
                 return pid
-        raise AssertionError(f"no rank {number}:\n{self.output()}")
+            if FORKS in command and FORKS in self.living().get(parent(pid), ""):
+                forks.append(pid)
+        assert len(forks) > number, f"no rank {number}:\n{self.output()}"
+        return sorted(forks)[number]
 
     def launcher(self) -> int:
-        names = ("accelerate.commands.launch", "posttrain.launch.ranks")
-        return next(pid for pid, command in self.living().items() if any(name in command for name in names))
+        """The one whose parent is no launcher."""
+        living = self.living()
+        names = {pid: next((name for name in LAUNCHERS if name in command), None) for pid, command in living.items()}
+        return next(pid for pid, name in names.items() if name is not None and names.get(parent(pid)) is None)
 
     def until(self, condition: Callable[[], object], timeout_s: float = 240) -> None:
         deadline = time.monotonic() + timeout_s
