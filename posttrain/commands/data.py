@@ -1,6 +1,7 @@
 """The data card of data/prepared, and what became of a row of the sources; `posttrain data`.
 
-Reads   data/prepared/{manifest.json,card.md,fates.parquet}; for lengths in tokens, the base's tokenizer if it is here
+Reads   data/prepared/{manifest.json,card.md,fates.parquet}; for lengths in tokens, the base's tokenizer if it is here;
+        results/grpo/difficulty.parquet, if grpo has measured
 """
 
 from collections import Counter
@@ -15,9 +16,10 @@ from posttrain.data.card import bars, histogram
 from posttrain.data.problems import key_of
 from posttrain.data.traces import bin_of
 from posttrain.errors import InputError
+from posttrain.grpo import difficulty
 from posttrain.outputs.manifest import require_complete
 from posttrain.params.schema import Params
-from posttrain.paths import PREPARED
+from posttrain.paths import GRPO_RESULTS, PREPARED
 
 
 def show(params: Params) -> None:
@@ -32,6 +34,18 @@ def show(params: Params) -> None:
         if work.params.model.name_or_path != "scratch" and work.base_tokenizer is not None and work.sample:
             lengths = Counter(bin_of(tokens) for _, tokens in work.trace_lengths("sft"))
             print(f"\n## Traces by tokens, {SAMPLE} of them at most\n\n```\n{bars(histogram(lengths))}\n```")
+    if rates := measured():
+        print(f"\n## Problems by percent of right completions, as GRPO measured\n\n```\n{bars(rates)}\n```")
+
+
+def measured() -> list[dict[str, int]]:
+    """Training problems by tenths of the pass rate; nothing if none is measured. The last tenth has those of 100 %."""
+    path = GRPO_RESULTS / difficulty.TABLE
+    rows = pq.read_table(path, columns=["id", "right", "samples"]).to_pylist() if path.is_file() else []
+    if not rows:
+        return []
+    tenths = difficulty.histogram([difficulty.Rate(**row) for row in rows])
+    return [{"below": 100 * (number + 1) // len(tenths), "number": count} for number, count in enumerate(tenths)]
 
 
 def why(asked: str) -> None:

@@ -104,8 +104,8 @@ class Launch(Section):
     reward_workers: int = Field(default=2, ge=1)
     """Processes that verify answers and run your own rewards."""
     evaluate_timeout_s: int = Field(default=1800, ge=1)
-    """Seconds after which a lighteval process is stopped; with `evaluate.use_vllm` also those for a batch of one
-    model's completions."""
+    """Seconds after which a lighteval process is stopped; with vLLM also those for a batch of completions that
+    evaluate or `grpo.difficulty` asks for."""
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[])
     """Trackers that sft and grpo log to, beside the curve; their files go to .posttrain/logs/. Each is a package that
     you install. wandb sends what it gets to its servers unless WANDB_MODE=offline."""

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from posttrain.commands import data
 from posttrain.errors import InputError, PosttrainError
 from posttrain.generation.generators import Transformers
 from posttrain.grpo import attempts
@@ -58,6 +59,12 @@ def test_bounds_belong_to_the_range_and_a_curriculum_begins_with_the_easy(asked:
 
 def test_tenths_have_every_problem_once() -> None:
     assert histogram(list(RATES.values())) == [1, 1, 0, 0, 0, 2, 0, 0, 1, 1]
+
+
+def test_the_data_card_says_how_hard_the_problems_are(project: Path) -> None:
+    Selection(ROWS, list(RATES.values())).publish()
+    said = {row["below"]: row["number"] for row in data.measured()}
+    assert said == {10: 1, 20: 1, 30: 0, 40: 0, 50: 0, 60: 2, 70: 0, 80: 0, 90: 1, 100: 1}
 
 
 def test_too_few_problems_are_said_with_how_hard_they_are() -> None:
@@ -293,8 +300,10 @@ def test_nothing_is_measured_where_params_ask_for_nothing(project: Path, verifie
     params = params_of({"grpo.difficulty": None})
     selection = attempts.select(ASKED, params, trainer_config(params, project / "trainer"), verifier)
     assert selection == Selection(ASKED)
+    assert data.measured() == []
     selection.publish()
     assert pq.read_table(GRPO_RESULTS / "difficulty.parquet").num_rows == 0
+    assert data.measured() == []
     assert selection.metrics() == {}
 
 
