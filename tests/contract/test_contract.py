@@ -380,7 +380,7 @@ SEVERAL = {"strategy": "zero3", "processes": 4, "machines": 2, "threads": 2}
 """Processes on machines, without which most of `launch` says nothing."""
 LAUNCHED = {
     **{"device": "cuda", "strategy": "zero2", "mixed_precision": "bf16", "offload": "all"},
-    **{"main_address": "10.0.0.1:29500", "micro_batch_size": 64, "report_to": ["tensorboard"]},
+    **{"main_address": "10.0.0.1:29500", "micro_batch_size": 8, "report_to": ["tensorboard"]},
 }
 RUNNING = {"reward_workers", "evaluate_timeout_s", "checkpoint_every_s"}
 """What a stage hands to the verifier, to lighteval's process and to the trainer's checkpoints, which nothing shows."""
