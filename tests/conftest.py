@@ -89,12 +89,14 @@ def verifier() -> Iterator[Verifier]:
 
 @pytest.fixture
 def params_with() -> ParamsWith:
-    """The shipped params with some keys changed: `params_with({"prepare.dataset": "rows.jsonl"})`."""
+    """The shipped params with some keys changed, for one process, as a test is:
+    `params_with({"prepare.dataset": "rows.jsonl"})`."""
     return params_of
 
 
 def params_of(changes: dict[str, Any]) -> Params:
     data = read_yaml(ROOT / "params.yaml")
+    data["launch"]["processes"] = 1
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
         section = data

@@ -531,12 +531,10 @@ def test_a_colocated_vllm_needs_its_share_unless_it_sleeps(
 
     def planned(share: float, sleeps: bool) -> Plan:
         vllm = {"gpu_memory_utilization": share, "enable_sleep_mode": sleeps}
-        changes = {"grpo.use_vllm": True, "launch.processes": 1} | {
-            f"launch.vllm.{name}": value for name, value in vllm.items()
-        }
+        changes = {"grpo.use_vllm": True} | {f"launch.vllm.{name}": value for name, value in vllm.items()}
         return plan_of(check.Workspace(params_with(changes)), monkeypatch)
 
-    plain = plan_of(check.Workspace(params_with({"launch.processes": 1})), monkeypatch)
+    plain = plan_of(check.Workspace(params_with({})), monkeypatch)
     steps, half = plain.activations + plain.logits, 0.5 * resources.system_memory_gib("MemTotal") * GIB
     assert planned(0.5, sleeps=False).total - plain.total == pytest.approx(half)
     assert planned(0.5, sleeps=True).total - plain.total == pytest.approx(half - steps)

@@ -12,10 +12,10 @@ from posttrain.grpo.curve import GRPOCurve
 from posttrain.grpo.dynamic import SparePrompts, flat_groups, order, totals, without_spread
 from posttrain.grpo.health import Monitor, unselected
 from posttrain.grpo.trainer import Trainer, to_dataset, trainer_config
-from posttrain.params.file import load_params
 from posttrain.params.schema import Params
 from posttrain.prompts import Message, prompt_messages
 from posttrain.training.trl import GenerationBatch, GRPOTrainer
+from tests.conftest import params_of
 from tests.trainers import FixedRewards, Reward, tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,7 @@ def test_rewards_of_kept_groups_do_not_reach_the_monitor() -> None:
 
 
 def test_timeouts_are_a_share_of_all_that_was_generated() -> None:
-    params = load_params(ROOT / "params.yaml")  # 128 completions a step, warns from 5 %
+    params = params_of({})  # 128 completions a step, warns from 5 %
     healthy = {"reward/accuracy": 0.5, "reward/verifier_timeouts": 8.0}
     for row, count in ((healthy, 1), ({**healthy, "sampling/generated": 256.0}, 0)):
         monitor = Monitor(params)
@@ -76,7 +76,7 @@ def test_timeouts_are_a_share_of_all_that_was_generated() -> None:
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    full = load_params(ROOT / "params.yaml")
+    full = params_of({})
     small = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
     model = full.model.model_copy(update={"scratch": full.model.scratch.model_copy(update=small)})
     changes: dict[str, Any] = {"max_steps": 3, "warmup_steps": 0, "learning_rate": 0.01, "max_completion_length": 8}

@@ -14,11 +14,11 @@ from posttrain.generation.engine import generate
 from posttrain.grpo import curve as grpo_curve
 from posttrain.grpo import trainer as grpo_trainer
 from posttrain.grpo.batch_rewards import BatchRewards, leave_out_undecided
-from posttrain.params.file import load_params
 from posttrain.params.schema import Params
 from posttrain.prompts import completion_text
 from posttrain.rewards.scoring import Scoring
 from posttrain.training.trl import GenerationBatch
+from tests.conftest import params_of
 from tests.trainers import VowelRewards, tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ ROWS = [{"id": str(x), "problem": f"Solve: 3x - 5 = {3 * x - 5}", "answer": f"x 
 @pytest.fixture(scope="module")
 def params() -> Params:
     """The shipped recipe, a good deal smaller."""
-    full = load_params(ROOT / "params.yaml")
+    full = params_of({})
     changes = {"max_steps": 2, "warmup_steps": 0, "learning_rate": 0.01, "prompts_per_step": 2, "num_generations": 4}
     small = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
     model = full.model.model_copy(update={"scratch": full.model.scratch.model_copy(update=small)})
@@ -37,7 +37,7 @@ def params() -> Params:
 
 
 def test_the_tutorials_objective_reaches_trl(params: Params, tmp_path: Path) -> None:
-    config = grpo_trainer.trainer_config(load_params(ROOT / "params.yaml"), tmp_path)
+    config = grpo_trainer.trainer_config(params_of({}), tmp_path)
     assert (config.beta, config.epsilon, config.scale_rewards, config.num_generations) == (0.01, 0.2, "none", 16)
     assert config.reward_weights == [1.0, 0.1, 0.05]
     # 8 problems x 16 completions, whatever the split into passes

@@ -17,7 +17,7 @@ from trl import SFTTrainer
 from posttrain import templates
 from posttrain.cli import main
 from posttrain.errors import EXIT_WRONG_INPUT, InputError
-from posttrain.params.file import load_params, read_yaml
+from posttrain.params.file import read_yaml
 from posttrain.params.schema import Params
 from posttrain.paths import CHECKPOINTS, PARAMS, SFT_MODEL, SFT_RESULTS
 from posttrain.prompts import TAGS, completion_text, prompt_messages
@@ -30,6 +30,7 @@ from posttrain.training.curve import Curve
 from posttrain.training.from_scratch import random_model, train_tokenizer
 from posttrain.training.models import align_special_tokens, load_model
 from posttrain.training.pretrained import load_tokenizer
+from tests.conftest import params_of
 
 ROOT = Path(__file__).parents[2]
 ROWS = [
@@ -44,7 +45,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return load_params(ROOT / "params.yaml")
+    return params_of({})
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from posttrain.training.from_scratch import random_model, train_tokenizer
 from posttrain.training.models import DTYPES, align_special_tokens
 from posttrain.training.standstill import FEW
 from posttrain.training.weights import trained
-from tests.conftest import ParamsWith
+from tests.conftest import ParamsWith, params_of
 from tests.trainers import VowelRewards, tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ class Spoil(TrainerCallback):
 
 @pytest.fixture(scope="module")
 def scoring() -> Iterator[Scoring]:
-    params = load_params(ROOT / "params.yaml")
+    params = params_of({})
     with Scoring(params.rewards, params.verifier, workers=1) as scoring:
         yield scoring
 
@@ -389,6 +389,7 @@ def small_stage(project: Path) -> Callable[[dict[str, Any]], Params]:
         data["model"]["scratch"] |= {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
         data["grpo"] |= {"max_steps": 4, "warmup_steps": 0, "prompts_per_step": 2, "num_generations": 2}
         data["grpo"] |= {"max_completion_length": 8, "lr_scheduler_type": "constant"}
+        data["launch"]["processes"] = 1
         for dotted, value in changes.items():
             section, _, key = dotted.partition(".")
             data[section][key] = value
@@ -456,6 +457,7 @@ def test_a_stopped_stage_publishes_a_usable_model_and_hides_nothing(
     data["grpo"] |= {"max_steps": 6, "warmup_steps": 0, "prompts_per_step": 2, "num_generations": 2}
     data["grpo"] |= {"max_completion_length": 8, "probe": {"problems": 3, "every_steps": 1}}
     data["grpo"]["health"] |= {"window": 3, "constant_reward": {"action": "stop"}}
+    data["launch"]["processes"] = 1
     PARAMS.write_text(json.dumps(data), encoding="utf-8")  # JSON is YAML
     params = load_params(PARAMS)
     assert main(["prepare"]) == 0
