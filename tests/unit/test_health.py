@@ -119,8 +119,6 @@ def test_a_healthy_curve_raises_no_alarm(params: Params) -> None:
 def test_the_shipped_run_raises_no_alarm(params: Params) -> None:
     rows = shipped_curve()
     assert len(rows) == params.grpo.max_steps
-    # Two of its steps had no signal at all, because every problem was solved.
-    assert [row["step"] for row in rows if row["advantage/std"] == 0] == [72, 73]
     assert findings(params, rows) == []
 
 

@@ -186,7 +186,7 @@ def test_adapters_that_cannot_work_are_refused(changes: dict[str, Any], said: st
 
 
 def test_four_bits_need_a_gpu_and_bitsandbytes(params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = params_with(SMALL | {"model.lora": ADAPTER | {"quantize_4bit": True}})
+    params = params_with(SMALL | {"model.lora": ADAPTER | {"quantize_4bit": True}, "launch.device": "auto"})
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InputError, match="a CUDA GPU"):
         lora.loading(params)

@@ -288,7 +288,7 @@ def diverging(project: Path, **sft: float) -> Path:
     data["model"]["scratch"] |= {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
     data["sft"] |= {"learning_rate": 1e30, "max_grad_norm": 1e9, "warmup_steps": 0, "max_steps": 8, "batch_size": 4}
     data["sft"] |= {"logging_steps": 1, **sft}
-    data["launch"]["checkpoint_every_s"] = 0 if sft else 1000
+    data["launch"] |= {"processes": 1, "checkpoint_every_s": 0 if sft else 1000}
     PARAMS.write_text(json.dumps(data), encoding="utf-8")  # JSON is YAML
     assert main(["prepare"]) == 0
     return CHECKPOINTS / "sft"

@@ -212,12 +212,15 @@ def install_vllm(folder: Path, monkeypatch: pytest.MonkeyPatch, number: str = "0
     importlib.invalidate_caches()
 
 
+USED = {"grpo.use_vllm": True, "evaluate.use_vllm": True, "launch.device": "auto"}
+
+
 def test_no_vllm_and_no_gpu_are_faults_of_the_check(
     params_with: ParamsWith, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from posttrain.commands.check.checks import findings
 
-    params = params_with({"grpo.use_vllm": True, "evaluate.use_vllm": True, "prepare.dataset": "none.jsonl"})
+    params = params_with({**USED, "prepare.dataset": "none.jsonl"})
     monkeypatch.setattr(vllm, "GPU_DEVICES", ())
     without = [finding for finding in findings(params) if finding.level == "fault"]
     assert {(fault.where, fault.saw[:20]) for fault in without} == {
