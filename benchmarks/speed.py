@@ -21,7 +21,8 @@ from typing import Any
 from speed_runs import ROOT, Row, measure, posttrain, workspace
 
 sys.path.insert(0, str(ROOT))
-from posttrain.commands.check.speed import cores, numpy_tflops
+from posttrain.commands.check.speed import numpy_tflops
+from posttrain.launch.layout import cores
 
 OUT = ROOT / "docs/data/speed.json"
 GRPO = {"grpo.warmup_steps": 1, "grpo.health": {"window": 2}}
