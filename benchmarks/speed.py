@@ -1,6 +1,6 @@
 """posttrain beside stock TRL on this machine: seconds a step by phase, ratio with spread, memory, fixed cost, growth.
 
-Run     python benchmarks/speed.py            under ten minutes on two idle cores; writes docs/data/speed.json
+Run     python benchmarks/speed.py            more than ten minutes on two idle cores; writes docs/data/speed.json
         python benchmarks/speed.py --smoke    a minute; every kind of run once, writes nothing
         python docs/speed.py                  table and chart of docs/speed.md from docs/data/speed.json
 
