@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from posttrain.grpo.batch_rewards import BatchRewards
 from posttrain.grpo.trainer import Trainer, trainer_config
 from posttrain.params.schema import Params
+from posttrain.prompts import completion_text
 from posttrain.sft.dataset import to_dataset
 from posttrain.training.from_scratch import random_model, train_tokenizer
 from posttrain.training.models import align_special_tokens
@@ -17,6 +18,28 @@ from tests.templates import Template
 from tests.templates import save as save_tokenizer
 
 Reward = Callable[..., list[float | None]]
+
+KNOWN = [
+    {
+        "id": str(x),
+        "problem": f"Solve: 3x - 5 = {3 * x - 5}",
+        "answer": f"x = {x}",
+        "completion": completion_text(f"3x = {3 * x}", f"x = {x}"),
+    }
+    for x in (5, 7)
+]
+"""Two problems with a trace each, for `learnt_checkpoint`."""
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "vocab_size": 384,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.1,
+}
+"""A `model.scratch` that is large enough to know them by heart."""
 
 
 class FixedRewards(BatchRewards):

@@ -20,11 +20,10 @@ from posttrain.launch.environment import WORKER
 from posttrain.outputs.manifest import write_jsonl
 from posttrain.params.schema import Difficulty, Params
 from posttrain.paths import COMPLETIONS, DIFFICULTY, GRPO_RESULTS, PREPARED, SFT_MODEL
-from posttrain.prompts import completion_text
 from tests.conftest import params_of
 from tests.held_locks import is_released
 from tests.templates import TEMPLATES
-from tests.trainers import learnt_checkpoint
+from tests.trainers import KNOWN, SMALL, learnt_checkpoint
 from tests.unit import test_vllm
 from tests.unit.test_vllm import asked, write_stand_in
 
@@ -77,26 +76,7 @@ def test_too_few_problems_are_said_with_how_hard_they_are() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # A model that knows two problems by heart
 
-KNOWN = [
-    {
-        "id": str(x),
-        "problem": f"Solve: 3x - 5 = {3 * x - 5}",
-        "answer": f"x = {x}",
-        "completion": completion_text(f"3x = {3 * x}", f"x = {x}"),
-    }
-    for x in (5, 7)
-]
 ASKED = [*KNOWN, {"id": "wrong", "problem": KNOWN[0]["problem"], "answer": "x = 6"}]
-SMALL = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "vocab_size": 384,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.1,
-}
 
 
 def changed(keys: dict[str, Any] | None = None, **difficulty: Any) -> Params:

@@ -15,7 +15,6 @@ from posttrain.commands.chat import load
 from posttrain.grpo.batch_rewards import BatchRewards
 from posttrain.grpo.trainer import Trainer, trainer_config
 from posttrain.params.schema import Params
-from posttrain.prompts import completion_text
 from posttrain.rewards.scoring import Scoring
 from posttrain.sft.base import base_model
 from posttrain.sft.samples import sample_rows
@@ -25,20 +24,12 @@ from posttrain.training.pretrained import load_tokenizer
 from posttrain.training.publish import publish_model, sampling
 from tests.conftest import params_of
 from tests.templates import TEMPLATES
-from tests.trainers import learnt_checkpoint
+from tests.trainers import KNOWN as ROWS
+from tests.trainers import SMALL, learnt_checkpoint
 
 ParamsWith = Callable[[dict[str, Any]], Params]
 
 ROOT = Path(__file__).parents[2]
-ROWS = [
-    {
-        "id": str(x),
-        "problem": f"Solve: 3x - 5 = {3 * x - 5}",
-        "answer": f"x = {x}",
-        "completion": completion_text(f"3x = {3 * x}", f"x = {x}"),
-    }
-    for x in (5, 7)
-]
 BENT = {
     "repetition_penalty": 5.0,
     "no_repeat_ngram_size": 2,
@@ -52,16 +43,7 @@ BENT = {
 """With any of the first three, no trace could be written."""
 THINKING = ("DeepSeek-R1-Distill", "Qwen3-Thinking-2507")
 CHANGES = {
-    "model.scratch": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "vocab_size": 384,
-        "max_position_embeddings": 256,
-        "initializer_range": 0.1,
-    },
+    "model.scratch": SMALL,
     "grpo.num_generations": 2,
     "grpo.prompts_per_step": 2,
     "grpo.max_completion_length": 64,
