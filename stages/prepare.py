@@ -12,6 +12,7 @@ its row in `test` says `contaminated` then. `fates.parquet` has every row of the
 """
 
 import time
+from typing import Any
 
 from posttrain.data.card import card, markdown
 from posttrain.data.golds import Golds
@@ -49,9 +50,14 @@ def run(params: Params) -> None:
     print(f"prepare | {counts['train']} training problems with {counts['sft']} traces | {counts['test']} held out")
     for what, applied in (("", problems.applied), (" traces", traces.applied.values())):
         for done in (done for done in applied if done.rows_out):
-            notes = list(dict.fromkeys(example["note"][:80] for example in done.examples if "note" in example))[:5]
+            notes = list(dict.fromkeys(seen(example)[:80] for example in done.examples if "note" in example))[:5]
             shown = f", for instance {', '.join(map(repr, notes))}" if notes else ""
             print(f"prepare | left out: {done.rows_out}{what} {done.reason}{shown}")
     for noted in problems.noted.values():
         print(f"prepare | to look at: {len(noted.rows)} {noted.reason}")
     print(f"prepare | wrote {PREPARED}/ | next: posttrain sft")
+
+
+def seen(example: dict[str, Any]) -> str:
+    """What the rule saw of a row: its problem where it is like another one, and only how like is noted."""
+    return str(example["problem"] if "like" in example else example["note"])

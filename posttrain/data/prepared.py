@@ -53,8 +53,8 @@ def every_rule(params: Params, golds: Golds, folder: Path) -> Iterator[Rule]:
     if config.columns.answer is not None or config.dataset == BUILT_IN:
         yield rules.without_a_gold()
         yield from rules.gold_rules(golds, config.drop_golds)
-        yield from (rules.conflicting_golds(golds, part) for part in (TEST, TRAIN))
-    yield from (rules.duplicates(part) for part in (TEST, TRAIN))
+        yield rules.conflicting_golds(golds)
+    yield rules.duplicates()
     if HELD_OUT not in config.keep_contaminated:
         yield rules.in_the_test_set()
     yield from Likeness(config, folder).rules()

@@ -50,27 +50,29 @@ def gold_rules(golds: Golds, kinds: Iterable[Kind]) -> list[Rule]:
     ]
 
 
-def duplicates(part: int) -> Rule:
-    """All but the first of the problems that are equal but for case and white space; one for GRPO comes before those
-    for SFT alone, one with a gold before those without."""
+def duplicates() -> Rule:
+    """All but the first of the problems of a part that are equal but for case and white space; one for GRPO comes
+    before those for SFT alone, one with a gold before those without."""
 
     def decide(problems: Problems) -> Iterator[LeftOut]:
-        rows, first = problems.rows(part), dict[bytes, int]()
-        for row in sorted(rows, key=lambda row: (problems.uses[row] == "sft", not problems.golds[row])):
-            first.setdefault(problems.keys[row], row)
-        return (LeftOut(r, "", into) for r in rows if (into := first[problems.keys[r]]) != r)
+        for part in (TEST, TRAIN):
+            rows, first = problems.rows(part), dict[bytes, int]()
+            for row in sorted(rows, key=lambda row: (problems.uses[row] == "sft", not problems.golds[row])):
+                first.setdefault(problems.keys[row], row)
+            yield from (LeftOut(r, "", into) for r in rows if (into := first[problems.keys[r]]) != r)
 
     return Rule("duplicate", "duplicates", decide)
 
 
-def conflicting_golds(golds: Golds, part: int) -> Rule:
-    """Of equal problems with different golds those whose gold is not the one of more than half; all if none is."""
+def conflicting_golds(golds: Golds) -> Rule:
+    """Of equal problems of a part with different golds those whose gold is not the one of more than half; all if none
+    is."""
 
     def decide(problems: Problems) -> Iterator[LeftOut]:
-        groups: dict[bytes, list[int]] = defaultdict(list)
-        for row in problems.rows(part):
+        groups: dict[tuple[int, bytes], list[int]] = defaultdict(list)
+        for row in problems.rows(TEST) + problems.rows(TRAIN):
             if problems.golds[row]:
-                groups[problems.keys[row]].append(row)
+                groups[int(problems.part[row]), problems.keys[row]].append(row)
         for rows in groups.values():
             written = list(dict.fromkeys(problems.golds[row] for row in rows))
             if len(written) > 1:

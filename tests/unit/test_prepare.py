@@ -339,8 +339,8 @@ def test_problems_are_equal_up_to_case_and_white_space() -> None:
 
 
 def apply_duplicates(found: Problems, golds: Golds) -> None:
-    found.apply(rules.conflicting_golds(golds, TRAIN))
-    found.apply(rules.duplicates(TRAIN))
+    found.apply(rules.conflicting_golds(golds))
+    found.apply(rules.duplicates())
 
 
 def test_the_first_of_equal_problems_stays(project: Path, params_with: ParamsWith, verifier: Verifier) -> None:

@@ -67,7 +67,9 @@ def test_the_card_has_what_every_rule_left_out(prepared: Params, capsys: pytest.
     assert "| data/source:2 | Prove \\| it &lt;b> | see the proof above |" in shown
     assert "| data/source:1 | what is  2 - 1? | What is 2 - 1? |".replace("  ", " ") in shown
     assert "| data/source:0 | What is 2 - 1? | concludes 2; the gold is 1 |" in shown
-    card = require_complete(PREPARED, "prepare")["card"]
+    manifest = require_complete(PREPARED, "prepare")
+    card = manifest["card"]
+    assert not [name for name, number in Counter(rule["name"] for rule in manifest["rules"]).items() if number > 1]
     assert card["problem_chars"] == [{"below": 64, "number": 3}]
     assert card["without_conclusion"] == 1
 
