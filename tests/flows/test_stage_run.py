@@ -7,9 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,11 +118,12 @@ def test_lines_end_with_any_line_end_and_chunks_anywhere():
 
 
 def test_redraws_come_through_again_after_a_while(monkeypatch):
-    monkeypatch.setattr(stage_run, "REDRAW_EVERY_S", 0.2)
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(stage_run, "time", SimpleNamespace(monotonic=lambda: clock.now))
 
     def redraws() -> Iterator[bytes]:
         yield b"1\r2\r3\r"
-        time.sleep(0.3)
+        clock.now += stage_run.REDRAW_EVERY_S + 1
         yield b"4\r5\r6"
 
     # 3 waits for the byte behind its carriage return, which comes late enough for it to be shown.

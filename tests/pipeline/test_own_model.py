@@ -1,7 +1,6 @@
 """`dvc repro` without SFT, from a model of one's own, and with SFT beside its base. In file order."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,13 +90,6 @@ def test_nothing_is_left_to_do_and_all_of_it_holds(repro: Done, run: Run, own: P
     assert json.loads(plots.stdout).get("errors", []) == []
     assert run("dvc", "metrics", "show").returncode == 0
     assert run(*POSTTRAIN, "check").returncode == 0
-
-
-def test_the_tutorials_snippet_runs(repro: Done, run: Run, own: Path) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", (own / "docs/tutorial.md").read_text(), re.S)
-    done = run("python", "-W", "error::UserWarning", "-c", snippet)
-    assert done.returncode == 0, done.stderr
-    assert "Solve: 3x - 5 = 10" in done.stdout
 
 
 def test_another_model_under_the_same_name_is_noticed(repro: Done, run: Run, own: Path) -> None:

@@ -428,7 +428,7 @@ def test_a_runner_that_takes_too_long_ends_with_all_it_started(project: Path, mo
     began = time.monotonic()
     with pytest.raises(PosttrainError, match="evaluate_timeout_s=3") as caught:
         run_lighteval({"tasks": []}, project, 3)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25
     assert Path("ready").exists(), "the child never started, so this shows nothing"
     assert is_released("held")
     assert "loading the model" in str(caught.value)

@@ -155,22 +155,42 @@ def test_what_grpo_rolled_out_with_is_published(params_with: ParamsWith) -> None
     assert found == {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 20, "min_p": 0.1}
 
 
-def run_snippet(page: str, folder: Path) -> tuple[str, str]:
-    """What the page's Python that loads a model prints, and what it says beside."""
-    (code,) = (text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "from_pretrained" in text)
-    ran = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    return ran.stdout, ran.stderr
+SNIPPETS = """
+import json, os, sys
+for folder, code in json.load(sys.stdin):
+    os.chdir(folder)
+    exec(code, {"__name__": "__main__"})
+    print("\\f", end="")
+"""
 
 
-@pytest.mark.parametrize("page", ["models/grpo/README.md", "README.md", "docs/tutorial.md"])
-def test_the_snippet_prints_thoughts_and_answer(
-    page: str, checkpoints: dict[str, Path], params_with: ParamsWith, tmp_path: Path
-) -> None:
-    name = "Qwen3-Thinking-2507" if page.startswith("models") else "Qwen2.5"
-    published(tmp_path, base(checkpoints, name, params_with), "grpo", checkpoints[name])
-    text = (tmp_path if page.startswith("models") else ROOT).joinpath(page).read_text(encoding="utf-8")
-    printed, said = run_snippet(text, tmp_path)
-    assert "Solve: 3x - 5 = 10<|im_end|>" in printed
-    assert printed.endswith("<|im_start|>assistant\n" + ROWS[0]["completion"] + "<|im_end|>\n")
-    assert "generation flags" not in said
+def run_snippets(snippets: list[tuple[Path, str]]) -> tuple[list[str], str]:
+    """What each prints in its folder, one after another in one process, and what they say beside."""
+    told = json.dumps([(str(folder), code) for folder, code in snippets])
+    command = [sys.executable, "-W", "error::UserWarning", "-c", SNIPPETS]
+    ran = subprocess.run(command, input=told, capture_output=True, text=True, check=True)
+    return ran.stdout.split("\f")[:-1], ran.stderr
+
+
+def snippet(page: Path) -> str:
+    """The page's Python that loads a model."""
+    text = page.read_text(encoding="utf-8")
     assert "models/grpo" in text
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "from_pretrained" in code)
+    return code
+
+
+def test_the_snippets_print_thoughts_and_answer(
+    checkpoints: dict[str, Path], params_with: ParamsWith, tmp_path: Path
+) -> None:
+    for name in ("Qwen3-Thinking-2507", "Qwen2.5"):
+        (tmp_path / name).mkdir()
+        published(tmp_path / name, base(checkpoints, name, params_with), "grpo", checkpoints[name])
+    thinking, plain = tmp_path / "Qwen3-Thinking-2507", tmp_path / "Qwen2.5"
+    card, pages = thinking / "models/grpo/README.md", [ROOT / "README.md", ROOT / "docs/tutorial.md"]
+    printed, said = run_snippets([(thinking, snippet(card)), *((plain, snippet(page)) for page in pages)])
+    assert len(printed) == 3
+    for text in printed:
+        assert "Solve: 3x - 5 = 10<|im_end|>" in text
+        assert text.endswith("<|im_start|>assistant\n" + ROWS[0]["completion"] + "<|im_end|>\n")
+    assert "generation flags" not in said

