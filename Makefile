@@ -14,7 +14,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean bench bench-smoke bench-rewards bench-prepare
+.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean test-all bench bench-smoke bench-rewards bench-prepare
 
 run: setup
 	dvc repro
@@ -34,9 +34,13 @@ test-fast: setup
 test: setup
 	$(TEST)
 
-# What takes longest: with `make test` it is all that CI runs.
+# What takes longest.
 test-slow: setup
 	$(TEST) -m slow
+
+# Both at once, as CI runs them: one collection, and no process waits between the two.
+test-all: setup
+	$(TEST) -m "not exhaustive"
 
 # Two dozen SIGKILLs at random moments of sft and grpo; a few minutes. A shorter form is in `make test`.
 chaos: setup

@@ -29,9 +29,11 @@ ALONE = {"test_resume", "test_own_code", "test_own_model", "test_relock"}
 ParamsWith = Callable[[dict[str, Any]], Params]
 
 
+@pytest.hookimpl(trylast=True)  # once those that -m leaves out are gone
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones begin."""
-    items.sort(key=lambda item: LONG.get(item.path.parent.name, len(LONG)))
+    """The long ones begin: files with a slow test, then folders."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, LONG.get(item.path.parent.name, len(LONG))))
 
 
 class Together(LoadScopeScheduling):
