@@ -1,6 +1,6 @@
 """posttrain beside stock TRL on this machine: seconds a step by phase, ratio with spread, memory, fixed cost, growth.
 
-Run     python benchmarks/speed.py            more than ten minutes on two idle cores; writes docs/data/speed.json
+Run     python benchmarks/speed.py            writes docs/data/speed.json
         python benchmarks/speed.py --smoke    a minute; every kind of run once, writes nothing
         python docs/speed.py                  table and chart of docs/speed.md from docs/data/speed.json
 
@@ -27,16 +27,18 @@ from posttrain.launch.layout import cores
 OUT = ROOT / "docs/data/speed.json"
 GRPO = {"grpo.warmup_steps": 1, "grpo.health": {"window": 2}}
 SFT = {"sft.warmup_steps": 1, "sft.logging_steps": 1}
-SMOLLM2 = {"model.name_or_path": "models/base/smollm2", "sft": None, "grpo.prompts_per_step": 2}
+SMOLLM2 = {"model.name_or_path": "models/base/smollm2", "sft": None, "grpo.prompts_per_step": 1}
 SMOLLM2 |= {"grpo.num_generations": 8, "grpo.max_completion_length": 48, "launch.micro_batch_size": 8}
+BF16 = {"launch.mixed_precision": "bf16", "grpo.generation_dtype": "bfloat16"}
 CONTENDERS = (("stock", 1), ("posttrain", 1), ("stock", 2), ("posttrain", 2))
+IN_BF16 = ("posttrain bf16", 1)
+"""Beside stock TRL in float32."""
 GROWTH: dict[str, dict[str, Any]] = {
     "64 completions": {"grpo.prompts_per_step": 4},
-    "128 completions": {},
     "256 completions": {"grpo.prompts_per_step": 16},
     "40 tokens": {"grpo.max_completion_length": 40},
-    "80 tokens": {},
 }
+"""Beside the embedded recipe's 128 completions of 80 tokens at most."""
 PARAMETERS = {"embedded": 180_864, "smollm2": 134_515_008}
 PASSES = {"grpo": 5, "sft": 3}
 """Forward passes that a step is worth: rollout, reference, forward, and two for backward."""
@@ -59,7 +61,7 @@ def main() -> None:
 def whole(folder: Path, repeat: int) -> dict[str, Any]:
     embedded, smollm2 = workspace(folder / "embedded", "embedded"), workspace(folder / "smollm2", "smollm2")
     contenders = CONTENDERS if cores() > 1 else CONTENDERS[:2]
-    grpo, sft = {**GRPO, "grpo.max_steps": 8}, {**SFT, "sft.max_steps": 40}
+    grpo, sft = {**GRPO, "grpo.max_steps": 5}, {**SFT, "sft.max_steps": 15}
     found: dict[str, Any] = {
         "machine": machine(),
         "gflops": {str(n): 1e3 * numpy_tflops(n) for n in (1, 2)},
@@ -67,9 +69,10 @@ def whole(folder: Path, repeat: int) -> dict[str, Any]:
     }
     take_turns(found, embedded, "grpo", "embedded", contenders, grpo, repeat)
     take_turns(found, embedded, "sft", "embedded", CONTENDERS[:2], sft, repeat)
-    take_turns(found, smollm2, "grpo", "smollm2", CONTENDERS[:2], {**GRPO, **SMOLLM2, "grpo.max_steps": 2}, 2)
+    large = {**GRPO, **SMOLLM2, "grpo.max_steps": 2}
+    take_turns(found, smollm2, "grpo", "smollm2", (*CONTENDERS[:2], IN_BF16), large, min(repeat, 2))
     for label, changes in GROWTH.items():
-        take_turns(found, embedded, "grpo", label, CONTENDERS[1:2], {**grpo, "grpo.max_steps": 4, **changes}, 1)
+        take_turns(found, embedded, "grpo", label, CONTENDERS[1:2], {**grpo, "grpo.max_steps": 3, **changes}, 1)
     found["check"] = [posttrain(embedded, "check") for _ in range(repeat)]
     return found
 
@@ -78,7 +81,7 @@ def smoke(folder: Path) -> dict[str, Any]:
     root = workspace(folder / "embedded", "embedded")
     small = {**GRPO, "grpo.max_steps": 2, "grpo.prompts_per_step": 2, "grpo.max_completion_length": 24}
     found: dict[str, Any] = {"machine": machine(), "gflops": {"1": 1e3 * numpy_tflops(1)}, "runs": []}
-    take_turns(found, root, "grpo", "embedded", (*CONTENDERS[:2], CONTENDERS[3]), small, 1)
+    take_turns(found, root, "grpo", "embedded", (*CONTENDERS[:2], CONTENDERS[3], IN_BF16), small, 1)
     take_turns(found, root, "sft", "embedded", CONTENDERS[:2], {**SFT, "sft.max_steps": 2}, 1)
     return found
 
@@ -94,7 +97,8 @@ def take_turns(
 ) -> None:
     for _ in range(repeat):
         for who, count in contenders:
-            rows, fixed_s = measure(root, stage, who, count, changes)
+            own = BF16 if who == IN_BF16[0] else {}
+            rows, fixed_s = measure(root, stage, who, count, {**changes, **own})
             run = {"stage": stage, "label": label, "who": who, "cores": count, "fixed_s": fixed_s, "steps": rows[1:]}
             found["runs"].append(run)
             print(f"{label} {stage} {who} {count}: {median(rows[1:], 'step'):.3f} s/step", file=sys.stderr, flush=True)
@@ -142,8 +146,8 @@ def ratio(found: dict[str, Any], key: tuple[str, str, str, int]) -> str:
 
 
 def share_of_limit(found: dict[str, Any], key: tuple[str, str, str, int], tokens: float, step: float) -> str:
-    """Of the products of weights alone, every position computed once in each pass."""
-    if key[0] not in PARAMETERS or str(key[3]) not in found["gflops"]:
+    """Of the products of weights alone in float32, every position computed once in each pass."""
+    if key[0] not in PARAMETERS or str(key[3]) not in found["gflops"] or key[2] == IN_BF16[0]:
         return ""
     flops = 2 * PARAMETERS[key[0]] * tokens * PASSES[key[1]]
     return f"  {flops / (found['gflops'][str(key[3])] * 1e9) / step:.0%} of the limit"

@@ -104,7 +104,7 @@ def run(command: list[str], root: Path, threads: int) -> str:
 def measure(root: Path, stage: str, who: str, cores: int, changes: Mapping[str, Any]) -> tuple[list[Row], float]:
     """The steps of one run, and its seconds outside of them.
 
-    `stock` takes `cores` threads; `posttrain` as many processes of one thread.
+    `stock` takes `cores` threads; any other as many processes of one thread.
     """
     write_params(root, {**changes, **({} if cores == 1 else {"launch.strategy": "ddp", "launch.processes": cores})})
     subprocess.run(["rm", "-rf", str(root / ".posttrain"), str(root / "stock"), str(root / "phases.json")], check=True)
