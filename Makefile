@@ -75,7 +75,7 @@ lint: $(VENV)/.complete
 	ruff check .
 	mypy
 
-# The site of docs/ in site/, searchable, without network: open site/index.html, or serve the folder. A broken link fails.
+# The site of docs/ in site/; a broken link fails. To read it: `python -m http.server --directory site`.
 docs: $(DOCS_VENV)/.complete
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet --strict --clean
 
