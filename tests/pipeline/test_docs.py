@@ -7,7 +7,7 @@ import pytest
 from tests.docs import run_all
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_commands_of_the_docs_run(tmp_path: Path) -> None:
     ran = list(run_all(tmp_path))
     assert len(ran) >= 10
