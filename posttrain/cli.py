@@ -6,7 +6,9 @@ stopped or busy: the same command, run again, goes on. 128 + the signal's number
 
 import argparse
 import atexit
+import difflib
 import os
+import re
 import signal
 import sys
 import threading
@@ -83,13 +85,15 @@ def require_own_code(argv: Sequence[str]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    root = argparse.ArgumentParser(
+    root: argparse.ArgumentParser = Parser(
         prog="posttrain",
         description="SFT, GRPO and evaluation of a reasoning model. Hyperparameters are in params.yaml, nowhere else; "
         "`dvc repro` runs all stages that a change touches.",
     )
     root.add_argument("--version", action=Version, nargs=0, help="of posttrain, and of what decides its results")
-    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = root.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser
+    )
     for name, text in STAGES.items():
         stage = commands.add_parser(name, help=text, description=text)
         stage.set_defaults(run=run_stage)
@@ -134,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help=text, description=text)
     verify.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="models/grpo if not given")
     verify.set_defaults(run=run_verify)
+    add_push(commands)
     text = "the tree from the data to the evaluation, with the metrics at each node"
     commands.add_parser("lineage", help=text, description=text).set_defaults(run=run_lineage)
     text = "dvc.lock for code whose comments changed, so that no stage runs again; exit code 2 if anything else did"
@@ -142,7 +147,24 @@ def parser() -> argparse.ArgumentParser:
     recipe = commands.add_parser("recipe", help=text, description=text)
     recipe.add_argument("name", nargs="?", metavar="NAME")
     recipe.set_defaults(run=run_recipe)
+    text = 'completion of commands, options and files for a shell: eval "$(posttrain completion bash)"'
+    completion = commands.add_parser("completion", help=text, description=text)
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    completion.set_defaults(run=run_completion)
     return root
+
+
+class Parser(argparse.ArgumentParser):
+    """Says which command was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.match(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if wrong:
+            known = re.findall(r"[\w-]+", wrong[2])
+            near = difflib.get_close_matches(wrong[1], known, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"one of: {', '.join(known)}"
+            message = f"no command is called `{wrong[1]}`; {hint}"
+        super().error(message)
 
 
 class Version(argparse.Action):
@@ -170,6 +192,17 @@ def add_evaluate(stage: argparse.ArgumentParser) -> None:
     for name in ("samples", "max-new-tokens", "batch-size", "limit", "seed"):
         stage.add_argument(f"--{name}", type=positive(int), metavar="N")
     stage.set_defaults(run=run_evaluate)
+
+
+def add_push(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "a model to the Hub with a card that holds its evaluation; exit code 2 if anything changed since it was made"
+    push = commands.add_parser("push", help=text, description=text)
+    push.add_argument("repo", metavar="OWNER/NAME")
+    push.add_argument("--model", choices=("sft", "grpo"), default="grpo")
+    push.add_argument("--license", metavar="ID", help="such as apache-2.0; the base model's if not given")
+    push.add_argument("--private", action="store_true", help="of a repository that is made now")
+    push.add_argument("--dry-run", action="store_true", help="print files, sizes and card; no network")
+    push.set_defaults(run=run_push)
 
 
 def temperature(text: str) -> float:
@@ -362,6 +395,22 @@ def run_verify(arguments: argparse.Namespace) -> int:
     from posttrain.paths import GRPO_MODEL, PARAMS
 
     return 0 if verify(arguments.folder or GRPO_MODEL, load_params(PARAMS)) else EXIT_WRONG_INPUT
+
+
+def run_push(arguments: argparse.Namespace) -> None:
+    quiet()
+    from posttrain.commands.push import push
+    from posttrain.params.file import load_params
+    from posttrain.paths import GRPO_MODEL, PARAMS, SFT_MODEL
+
+    model = {"sft": SFT_MODEL, "grpo": GRPO_MODEL}[arguments.model]
+    push(arguments.repo, model, load_params(PARAMS), arguments.license, arguments.private, arguments.dry_run)
+
+
+def run_completion(arguments: argparse.Namespace) -> None:
+    import shtab
+
+    print(shtab.complete(parser(), arguments.shell))
 
 
 def run_lineage(arguments: argparse.Namespace) -> None:

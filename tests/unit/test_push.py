@@ -1,0 +1,226 @@
+"""`posttrain push`: what would go, what is refused, the card by the Hub's own classes, and a commit to a stand-in."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard, constants
+
+from posttrain.cli import main
+from posttrain.outputs.facts import Origin
+from posttrain.outputs.identity import identity
+from posttrain.outputs.manifest import MANIFEST, publish, write_json
+from posttrain.params.file import load_params
+from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, PARAMS, PREPARED, SFT_MODEL
+from posttrain.training.card import CARD, card
+from tests.unit.test_lineage import model_folder
+
+RATES = {"pass@1": 0.75, "pass@1_low": 0.5, "pass@1_high": 0.9, "pass@2": 0.8, "maj@2": 0.7}
+ASKED = {"temperature": 0.6, "top_p": 1.0, "max_new_tokens": 80}
+METRICS: dict[str, Any] = {
+    "grpo": RATES,
+    "sft": {**RATES, "pass@1": 0.25},
+    "gain": {"mean": 0.5, "low": 0.3, "high": 0.7},
+    "problems": 9,
+    "samples_per_problem": 2,
+    "tasks": {"gsm8k": {"grpo": {**RATES, "pass@1": 0.125}, "problems": 5, "samples_per_problem": 2}},
+}
+
+
+@pytest.fixture
+def pipeline(project: Path) -> Path:
+    """models/grpo and what it was made from, with cards and an evaluation, and no training."""
+    params, made = load_params(PARAMS), project / "made"
+    made.mkdir()
+    (made / "train.jsonl").write_text('{"problem": "1 + 1"}\n')
+    publish(made, PREPARED, Origin("prepare", params).record)
+    for stage, folder in (("sft", SFT_MODEL), ("grpo", GRPO_MODEL)):
+        model_folder(made)
+        (made / "optimizer.pt").write_bytes(b"states")
+        record = Origin(stage, params).record
+        (made / CARD).write_text(card(record, {"reward/accuracy": 0.9}, "1 + 1", "2", None))
+        publish(made, folder, record | {"model": identity(made, None)})
+    evaluated(project / "made")
+    return project
+
+
+def evaluated(made: Path) -> None:
+    made.mkdir()
+    write_json(made / "metrics.json", METRICS)
+    facts = Origin("evaluate", load_params(PARAMS)).record
+    publish(made, EVALUATE_RESULTS, facts | {"params": {"evaluate": ASKED}})
+
+
+def dry_run(capsys: pytest.CaptureFixture[str], *more: str) -> str:
+    assert main(["push", "me/mine", "--dry-run", *more]) == 0
+    return capsys.readouterr().out
+
+
+def card_of(shown: str, folder: Path) -> ModelCard:
+    text = shown[shown.index("---\n") : shown.index("\npush | nothing was sent")]
+    (folder / "card.md").write_text(text)
+    return ModelCard.load(folder / "card.md")
+
+
+def test_the_card_has_results_that_the_hub_reads(
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in GRPO_MODEL.iterdir()}
+    found = card_of(dry_run(capsys, "--license", "apache-2.0"), tmp_path)
+    results = {(one.dataset_type, one.metric_type): one for one in found.data.eval_results}
+    assert set(results) == {
+        (dataset, metric) for dataset in ("equations", "gsm8k") for metric in ("pass@1", "pass@2", "maj@2")
+    }
+    held_out = results["equations", "pass@1"]
+    assert (held_out.metric_value, held_out.metric_name) == (0.75, "pass@1, 95 % [0.500, 0.900]")
+    assert held_out.verified is False
+    assert held_out.metric_args == {**ASKED, "problems": 9, "samples_per_problem": 2}
+    assert results["gsm8k", "pass@1"].metric_value == 0.125
+    assert (found.data.license, found.data.library_name, found.data.model_name) == (
+        "apache-2.0",
+        "transformers",
+        "mine",
+    )
+    assert found.data.tags == ["posttrain", "trl", "grpo"]
+    for text in (
+        'from_pretrained("me/mine")',
+        "| 9 x 2 | pass@1 | 0.750 | [0.500, 0.900] |",
+        "+0.500 [+0.300, +0.700]",
+    ):
+        assert text in found.text
+    assert {path: path.read_bytes() for path in GRPO_MODEL.iterdir()} == before
+
+
+def test_only_the_model_goes(pipeline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = [line.split()[-1] for line in dry_run(capsys).splitlines() if line.startswith("    ")]
+    files = ["chat_template.jinja", "config.json", MANIFEST, "model.safetensors", "tokenizer.json"]
+    assert [name for name in listed if "." in name][:7] == sorted([CARD, *files, "tokenizer_config.json"])
+    assert "optimizer.pt" not in listed
+
+
+def test_an_evaluation_of_another_model_is_not_in_the_card(
+    pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((EVALUATE_RESULTS / MANIFEST).read_text())
+    manifest["parents"][str(GRPO_MODEL)] = "0" * 64
+    write_json(EVALUATE_RESULTS / MANIFEST, manifest)
+    shown = dry_run(capsys)
+    assert "the card says nothing of an evaluation" in shown
+    assert card_of(shown, tmp_path).data.eval_results is None
+
+
+@pytest.mark.parametrize("name", ["config.json", CARD])
+def test_what_changed_is_refused(pipeline: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with (GRPO_MODEL / name).open("a") as file:
+        file.write("\n")
+    assert main(["push", "me/mine", "--dry-run"]) == 2
+    assert f"models/grpo/{name}" in capsys.readouterr().err
+
+
+def test_a_token_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from posttrain.commands.push import require_no_secrets
+    from posttrain.errors import InputError
+
+    (project / "config.json").write_text(json.dumps({"token": "hf_" + "a" * 34}))
+    with pytest.raises(InputError, match="access token"):
+        require_no_secrets([project / "config.json"], b"")
+
+
+@pytest.mark.parametrize("name", ["mine", "me/mine/more", "me/../mine", "me/a b"])
+def test_a_name_that_the_hub_refuses(pipeline: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", name, "--dry-run"]) == 2
+    assert "OWNER/NAME" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The Hub's stand-in: the few endpoints of a commit of small files
+
+
+class Hub(BaseHTTPRequestHandler):
+    commits: list[list[dict[str, Any]]]
+
+    def do_GET(self) -> None:
+        shards = [{"type": "file", "path": "model-00001-of-00002.safetensors", "size": 1, "oid": "0"}]
+        self.answer(shards if "/tree/" in self.path else {})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if self.path.endswith("/commit/main"):
+            self.commits.append([json.loads(line) for line in body.splitlines()])
+            self.answer({"commitUrl": f"{address(self.server)}/me/mine/commit/1", "commitOid": "1", "success": True})
+        elif "/preupload/" in self.path:
+            modes = [{"path": one["path"], "uploadMode": "regular"} for one in json.loads(body)["files"]]
+            self.answer({"files": [one | {"shouldIgnore": False} for one in modes]})
+        else:
+            self.answer({"url": f"{address(self.server)}/me/mine", "errors": [], "warnings": []})
+
+    def answer(self, data: Any) -> None:
+        sent = json.dumps(data).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(sent)))
+        self.end_headers()
+        self.wfile.write(sent)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def address(server: Any) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    class Own(Hub):
+        commits: list[list[dict[str, Any]]] = []  # noqa: RUF012 - of this test
+
+    with HTTPServer(("127.0.0.1", 0), Own) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        endpoint(monkeypatch, address(server))
+        yield Own
+        server.shutdown()
+        thread.join()
+
+
+def endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """What HF_ENDPOINT and HF_TOKEN say, which huggingface_hub reads when it is imported."""
+    from huggingface_hub import hf_api
+
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hf_api.api, "endpoint", url)
+
+
+def test_one_commit_has_the_files_and_takes_old_shards_away(
+    pipeline: Path, hub: type[Hub], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", "me/mine", "--private"]) == 0
+    ((header, *entries),) = hub.commits
+    assert header["value"]["summary"] == "posttrain push"
+    sent = {one["value"]["path"]: base64.b64decode(one["value"]["content"]) for one in entries if one["key"] == "file"}
+    assert sent["model.safetensors"] == (GRPO_MODEL / "model.safetensors").read_bytes()
+    assert b"model-index" in sent[CARD]
+    assert "optimizer.pt" not in sent
+    assert [one["value"]["path"] for one in entries if one["key"] == "deletedFile"] == [
+        "model-00001-of-00002.safetensors"
+    ]
+    assert "/me/mine/commit/1" in capsys.readouterr().out
+
+
+def test_a_hub_that_is_not_there_exits_2(
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint(monkeypatch, "http://127.0.0.1:9")
+    assert main(["push", "me/mine"]) == 2
+    shown = capsys.readouterr()
+    assert "the Hub could not be reached" in shown.err
+    assert "hf_test" not in shown.err + shown.out
