@@ -1,10 +1,6 @@
-"""`posttrain push`: what would go, what is refused, the card by the Hub's own classes, and a commit to a stand-in."""
+"""`posttrain push`: what would go, what is refused, and the card by the Hub's own classes."""
 
-import base64
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -137,58 +133,6 @@ def test_a_name_that_the_hub_refuses(pipeline: Path, name: str, capsys: pytest.C
     assert "OWNER/NAME" in capsys.readouterr().err
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The Hub's stand-in: the few endpoints of a commit of small files
-
-
-class Hub(BaseHTTPRequestHandler):
-    commits: list[list[dict[str, Any]]]
-
-    def do_GET(self) -> None:
-        shards = [{"type": "file", "path": "model-00001-of-00002.safetensors", "size": 1, "oid": "0"}]
-        self.answer(shards if "/tree/" in self.path else {})
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        if self.path.endswith("/commit/main"):
-            self.commits.append([json.loads(line) for line in body.splitlines()])
-            self.answer({"commitUrl": f"{address(self.server)}/me/mine/commit/1", "commitOid": "1", "success": True})
-        elif "/preupload/" in self.path:
-            modes = [{"path": one["path"], "uploadMode": "regular"} for one in json.loads(body)["files"]]
-            self.answer({"files": [one | {"shouldIgnore": False} for one in modes]})
-        else:
-            self.answer({"url": f"{address(self.server)}/me/mine", "errors": [], "warnings": []})
-
-    def answer(self, data: Any) -> None:
-        sent = json.dumps(data).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(sent)))
-        self.end_headers()
-        self.wfile.write(sent)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def address(server: Any) -> str:
-    return f"http://127.0.0.1:{server.server_port}"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
-    class Own(Hub):
-        commits: list[list[dict[str, Any]]] = []  # noqa: RUF012 - of this test
-
-    with HTTPServer(("127.0.0.1", 0), Own) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        endpoint(monkeypatch, address(server))
-        yield Own
-        server.shutdown()
-        thread.join()
-
-
 def endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """What HF_ENDPOINT and HF_TOKEN say, which huggingface_hub reads when it is imported."""
     from huggingface_hub import hf_api
@@ -198,22 +142,6 @@ def endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hf_api.api, "endpoint", url)
-
-
-def test_one_commit_has_the_files_and_takes_old_shards_away(
-    pipeline: Path, hub: type[Hub], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["push", "me/mine", "--private"]) == 0
-    ((header, *entries),) = hub.commits
-    assert header["value"]["summary"] == "posttrain push"
-    sent = {one["value"]["path"]: base64.b64decode(one["value"]["content"]) for one in entries if one["key"] == "file"}
-    assert sent["model.safetensors"] == (GRPO_MODEL / "model.safetensors").read_bytes()
-    assert b"model-index" in sent[CARD]
-    assert "optimizer.pt" not in sent
-    assert [one["value"]["path"] for one in entries if one["key"] == "deletedFile"] == [
-        "model-00001-of-00002.safetensors"
-    ]
-    assert "/me/mine/commit/1" in capsys.readouterr().out
 
 
 def test_a_hub_that_is_not_there_exits_2(
