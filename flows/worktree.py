@@ -9,7 +9,6 @@ goes on there from its checkpoints. The cache is shared: what equals an earlier 
 """
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from flows.command import dvc, git
 from flows.lock import held
 from posttrain.errors import InputError
 from posttrain.graph import given_inputs, small_files
+from posttrain.inputs import link_inputs
 from posttrain.params.recipes import overlaid
 from posttrain.paths import COMPLETIONS, GRAPH, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORKTREES
 
@@ -29,7 +29,6 @@ from posttrain.paths import COMPLETIONS, GRAPH, LOCKS, PARAMS, RECIPES, REPORT, 
 REFERENCES_LOCK = LOCKS / "references.lock"
 MADE = Path(".posttrain/made")
 READ_BY_ALL = (GRAPH, PARAMS, RECIPES, Path("stages"), Path("posttrain"), Path(".dvc/config"))
-NO_INPUT = {"__pycache__", ".git"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def make(root: Path, tree: Path, commit: str, params: str, on_line: Callable[[st
     with held(root / REFERENCES_LOCK, on_line):
         remove(root, tree)
         git(root, "worktree", "add", "--quiet", "--detach", str(tree), commit)
-    link_inputs(root, tree)
+    link_inputs(root, tree, given_inputs(root))
     link_completions(root, tree)
     configure(root, tree)
     dvc(tree, "checkout", "--quiet", "--allow-missing", "--force")
@@ -116,18 +115,6 @@ def configure(root: Path, tree: Path) -> None:
         shutil.copy(own, tree / ".dvc")
     dvc(tree, "config", "--local", "cache.dir", dvc(root, "cache", "dir"))
     dvc(tree, "config", "--local", "core.site_cache_dir", str(tree / ".dvc/tmp/site"))
-
-
-def link_inputs(root: Path, tree: Path) -> None:
-    """Link what git does not carry of the inputs: data, base models. DVC follows links to files, not to folders."""
-    for dep in given_inputs(root):
-        for folder, folders, files in os.walk(root / dep):
-            folders[:] = [name for name in folders if name not in NO_INPUT]
-            target = tree / Path(folder).relative_to(root)
-            target.mkdir(parents=True, exist_ok=True)
-            for name in [*files, *(name for name in folders if (Path(folder) / name).is_symlink())]:
-                if not (target / name).exists():
-                    (target / name).symlink_to((Path(folder) / name).resolve())
 
 
 def link_completions(root: Path, tree: Path) -> None:

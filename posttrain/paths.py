@@ -46,10 +46,7 @@ TEMPORARY = "/.dvc/tmp/exps/"
 """Where DVC makes the workspaces of `dvc exp run --temp` and `--queue`. They lack what git ignores."""
 
 
-def mend_the_path(folder: Path) -> str:
-    """What to do about an input that is not there and would be in `folder`."""
-    if TEMPORARY not in Path.cwd().as_posix():
-        return "mend the path"
-    return (
-        f"run `python -m flows.pipeline --set KEY=VALUE` in the project: DVC's temporary workspaces have no {folder}/"
-    )
+def project_folder() -> Path:
+    """The working folder, or the project that DVC made it for."""
+    before, temporary, _ = Path.cwd().as_posix().partition(TEMPORARY)
+    return Path(before) if temporary else Path()

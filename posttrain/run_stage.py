@@ -15,6 +15,7 @@ from types import ModuleType
 
 from posttrain.commands.check.checks import preflight
 from posttrain.errors import InputError
+from posttrain.inputs import link_temporary_workspace
 from posttrain.launch import layout
 from posttrain.launch.environment import is_worker
 from posttrain.launch.supervisor import supervise
@@ -24,6 +25,7 @@ from posttrain.params.schema import Params
 from posttrain.paths import PARAMS
 from posttrain.processes.pool import start_server
 from posttrain.processes.signals import sigterm_exits
+from posttrain.training.trackers import place_trackers
 from posttrain.vllm.server import rollout_server
 
 
@@ -33,6 +35,7 @@ def run_stage(stage: str) -> None:
     Raises: InputError, RetryError, and what the stage raises
     """
     params = load_params(PARAMS)
+    link_temporary_workspace()
     with sigterm_exits():
         if is_worker():
             work(stage, params)
@@ -68,6 +71,7 @@ def measure_difficulty(stage: str, params: Params) -> None:
 
 
 def work(stage: str, params: Params) -> None:
+    place_trackers()
     if stage == "grpo":
         start_server()  # what scores imports its own, while the stage imports TRL
     imported(stage).run(params)

@@ -40,6 +40,9 @@ from posttrain.params.schema import Params
 from posttrain.rewards.scoring import Verifier
 from posttrain.vllm.generator import VLLMServer
 
+NUM_TRACKED = 16
+"""Rows of samples that trackers show."""
+
 
 def run(params: Params) -> None:
     """Evaluate the models on the same problems, compare them, publish results/evaluate."""
@@ -63,6 +66,7 @@ def run(params: Params) -> None:
         write_jsonl(out / "samples.jsonl", samples(found))
         write_json(out / MANIFEST, made_from | {"lighteval": found.versions, "files": file_hashes(out)})
         publish_files(out, paths.EVALUATE_RESULTS)
+    track(params, metrics, samples(found))
     seconds = time.monotonic() - began
     log_run("evaluate", seconds=seconds, **found.versions)
     show(metrics)
@@ -80,6 +84,17 @@ def metrics_of(found: Found, params: Params) -> dict[str, Any]:
     claim = summary(found.rows[HELD_OUT], found.metrics[HELD_OUT], params.evaluate.gate.min_gain)
     further = {name: block(rows, found.metrics[name]) for name, rows in found.rows.items() if name != HELD_OUT}
     return claim | ({"tasks": further} if further else {})
+
+
+def track(params: Params, metrics: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """The figures, and the first rows, in the run that sft and grpo wrote to."""
+    if not params.launch.report_to:
+        return
+    from posttrain.training.trackers import figures, trackers
+
+    with trackers("evaluate", params) as run:
+        run.scalars({f"evaluate/{name}": value for name, value in figures(metrics).items()}, 0)
+        run.table("samples", rows[:NUM_TRACKED], 0)
 
 
 def samples(found: Found) -> list[dict[str, Any]]:

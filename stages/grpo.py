@@ -102,6 +102,7 @@ def publish(
     """results/grpo/ first: a model that is there is the sign that the stage is done."""
     metrics = summary(trainer.curve) | health_metrics(outcome) | selection.metrics()
     publish_results(GRPO_RESULTS, metrics, trainer.curve, samples, health=outcome)
+    trainer.tracked.finish(metrics, samples)
     trainer.kept.publish()
     selection.publish()
     ended = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}

@@ -98,6 +98,7 @@ def train(params: Params) -> None:
         metrics = trainer.metrics() | {"parameters": plain.num_parameters()} | lengths.metrics
         metrics |= changed_metric(plain, began_at)
         publish(plain, tokenizer, trainer.curve, metrics, samples, checkpoints.origin.trained)
+    trainer.tracked.finish(metrics, samples)
     checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("sft", seconds=seconds, checkpoints=checkpoints.cost())

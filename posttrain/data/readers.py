@@ -19,7 +19,6 @@ from typing import IO, Any, BinaryIO, cast
 
 from posttrain.data.columns import Row, printable
 from posttrain.errors import InputError
-from posttrain.paths import SOURCE_DATA, mend_the_path
 
 ROW_MIB = 64
 BATCH = 256
@@ -92,7 +91,7 @@ def require_file(path: Path) -> None:
 
 def no_such_file(path: Path) -> InputError:
     kind = "a link to what is not there" if path.is_symlink() else "no such file or folder"
-    return refused(path, kind, "the data of prepare.dataset", mend_the_path(SOURCE_DATA))
+    return refused(path, kind, "the data of prepare.dataset", "mend the path")
 
 
 def refused(where: object, got: str, wanted: str, do: str) -> InputError:

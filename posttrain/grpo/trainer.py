@@ -32,6 +32,7 @@ from posttrain.training.export import gathered_model
 from posttrain.training.lora import adapter_config, loading
 from posttrain.training.models import DTYPES, align_special_tokens
 from posttrain.training.resume import Resume
+from posttrain.training.tracked import Tracked
 from posttrain.training.trl import GRPOTrainer
 from posttrain.training.trl_options import configure
 from posttrain.vllm.rollouts import reseed, trainer_kwargs
@@ -80,6 +81,7 @@ class Trainer(GRPOTrainer):
         self.curve = GRPOCurve(rewards.names, self.last_batch)
         self.probe = ProbeWatch(grpo, self.solve_probe)
         self.health = HealthWatch(params, self.curve, prompt_ids(rows[0], tokenizer, params), self.diverged)
+        self.tracked = Tracked("grpo", params, self.curve, lambda: self.health.findings)
         self.kept = KeptCompletions(grpo.keep_completions_steps, rewards.names, self.last_batch)
         super().__init__(
             model=str(model),  # TRL loads it twice: the policy, and the reference of the KL divergence
@@ -100,7 +102,7 @@ class Trainer(GRPOTrainer):
     def watchers(self) -> list[TrainerCallback]:
         """In the order in which they are told: the probe adds a column, the curve makes the row that health reads."""
         clock = StepClock("grpo", self.stopwatch)
-        return [self.probe, self.curve, self.health, self.sampling.spare, self.kept, clock]
+        return [self.probe, self.curve, self.health, self.sampling.spare, self.kept, clock, self.tracked]
 
     def some_ids(self) -> list[int]:
         return self.health.ids

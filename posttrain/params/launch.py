@@ -107,8 +107,8 @@ class Launch(Section):
     """Seconds after which a lighteval process is stopped; with vLLM also those for a batch of completions that
     evaluate or `grpo.difficulty` asks for."""
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[])
-    """Trackers that sft and grpo log to, beside the curve; their files go to .posttrain/logs/. Each is a package that
-    you install. wandb sends what it gets to its servers unless WANDB_MODE=offline."""
+    """Trackers that sft, grpo and evaluate log to, in one run: docs/trackers.md. Their files go to .posttrain/logs/.
+    Each is a package that you install. wandb sends what it gets to its servers unless WANDB_MODE=offline."""
     checkpoint_every_s: float = Field(default=30.0, ge=0)
     """Seconds of sft and grpo between two checkpoints, which a killed run goes on from; 0 writes one after every step.
     Stretched where writing one takes more than 4 % of that. No checkpoint changes a byte of a result."""

@@ -15,6 +15,7 @@ from posttrain.training.config import optimisation_kwargs
 from posttrain.training.curve import Curve
 from posttrain.training.lora import adapter_config
 from posttrain.training.resume import Resume
+from posttrain.training.tracked import Tracked
 from posttrain.training.trl import SFTTrainer
 from posttrain.training.trl_options import configure
 
@@ -49,12 +50,13 @@ class Trainer(SFTTrainer):
         resume: Resume | None = None,
     ) -> None:
         self.curve = curve()
+        self.tracked = Tracked("sft", params, self.curve)
         super().__init__(
             model=model,
             args=args,
             train_dataset=dataset,
             processing_class=tokenizer,
-            callbacks=[self.curve],
+            callbacks=[self.curve, self.tracked],
             peft_config=adapter_config(params),
             resume=resume,
         )

@@ -11,7 +11,6 @@ from transformers.utils import logging
 from posttrain.launch.layout import layout
 from posttrain.params.launch import Launch
 from posttrain.params.schema import Optimisation
-from posttrain.training.trackers import tracker_kwargs
 
 
 def start(seed: int, launch: Launch) -> None:
@@ -41,7 +40,7 @@ def optimisation_kwargs(params: Optimisation, seed: int, launch: Launch, output_
         "ddp_find_unused_parameters": False,
         "save_strategy": "no",
         "logging_nan_inf_filter": False,  # it would log a loss that is no number as the mean of those before
-        **tracker_kwargs(type(params).__name__.lower(), launch),
+        "report_to": "none",  # trackers are told by our own callback
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
     }

@@ -15,6 +15,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from posttrain.errors import InputError
 from posttrain.params.schema import Lora, Params
+from posttrain.training.install import install
 from posttrain.training.models import DTYPES, load_model
 
 PREFIX, BASE = "base_model.model.", ".base_layer.weight"
@@ -54,7 +55,7 @@ def quantization(params: Params) -> BitsAndBytesConfig | None:
             "params.yaml: model.lora.quantize_4bit",
             got="true, and no package bitsandbytes",
             wanted="bitsandbytes in this environment",
-            do="pip install bitsandbytes",
+            do=install("bitsandbytes"),
         )
     return BitsAndBytesConfig(
         load_in_4bit=True,

@@ -12,7 +12,6 @@ from posttrain.errors import InputError
 from posttrain.outputs.identity import TOKENIZER_CONFIG, TOKENIZER_FILES
 from posttrain.outputs.weight_files import read_json
 from posttrain.params.schema import Model
-from posttrain.paths import BASE_MODELS, mend_the_path
 from posttrain.templates import pin_date, require_turn
 
 QWEN2 = "Qwen2Tokenizer"
@@ -61,7 +60,7 @@ def require_source(name_or_path: str, model: Model) -> None:
             "params.yaml: model.name_or_path",
             got=f"{name_or_path}: no such folder",
             wanted="a model",
-            do=mend_the_path(BASE_MODELS),
+            do="mend the path",
         )
     elif model.revision is None:
         raise InputError(

@@ -30,7 +30,6 @@ from posttrain.generation.copied import Copied
 from posttrain.generation.engine import Sampling, generate
 from posttrain.training.divergence import require_sound, require_step
 from posttrain.training.resume import Resume
-from posttrain.training.trackers import trackers_last
 
 PRIVATE: dict[type | ModuleType, dict[str, str]] = {
     transformers.Trainer: {
@@ -104,7 +103,6 @@ class Seam(transformers.Trainer):
         self.resume = resume
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
-        trackers_last(self.callback_handler)
 
     def train_or_resume(self) -> None:
         """`train`, from the last checkpoint of this fingerprint if there is one.

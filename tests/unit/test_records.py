@@ -3,23 +3,15 @@
 import csv
 import json
 import math
-import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from posttrain.commands.check import checks as check
-from posttrain.errors import InputError
-from posttrain.grpo import trainer as grpo_trainer
-from posttrain.grpo.records import KeptCompletions, StepClock, Stopwatch
+from posttrain.grpo.records import KeptCompletions, StepClock
 from posttrain.paths import GRPO_RESULTS, RUN_LOG
-from posttrain.sft import trainer as sft_trainer
-from posttrain.training import config as training_config
-from posttrain.training import trackers
 from posttrain.training.trl import GenerationBatch
 from stages import grpo, prepare, sft
 from tests.conftest import ParamsWith
@@ -96,39 +88,3 @@ def test_a_score_without_a_verdict_is_null() -> None:
     again.load_resume_state(kept.resume_state())
     assert again.table().equals(kept.table())
     assert not math.isnan(kept.table()["advantage"][0].as_py())
-
-
-def test_a_tracker_that_is_not_installed_is_named_with_its_command(
-    params_with: ParamsWith, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    params = params_with({"launch.report_to": ["trackio"]})
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install trackio"):
-        grpo_trainer.trainer_config(params, project)
-    (fault,) = [finding for finding in check.findings(params) if finding.level == "fault"]
-    assert fault.do == "pip install trackio"
-    assert not (project / ".posttrain").exists()
-
-
-def test_trackers_write_beside_the_outs(
-    params_with: ParamsWith, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    params = params_with({"launch.report_to": ["tensorboard", "wandb"]})
-    monkeypatch.setattr(trackers, "find_spec", lambda name: object())
-    for name, stage, module in (("sft", params.sft, sft_trainer), ("grpo", params.grpo, grpo_trainer)):
-        kwargs = training_config.optimisation_kwargs(stage, params.seed, params.launch, project)
-        assert kwargs["report_to"] == ["tensorboard", "wandb"]
-        assert os.environ["TENSORBOARD_LOGGING_DIR"].startswith(f".posttrain/logs/tensorboard/{name}-")
-        assert os.environ["WANDB_DIR"] == ".posttrain/logs"
-        assert module.trainer_config(params, project).report_to == ["tensorboard", "wandb"]
-    silent = params_with({})
-    assert grpo_trainer.trainer_config(silent, project).report_to == []
-
-
-def test_trackers_hear_of_our_columns() -> None:
-    from transformers.integrations import TensorBoardCallback
-
-    ours = [KeptCompletions(0, [], no_batch), StepClock("grpo", Stopwatch())]
-    handler = SimpleNamespace(callbacks=[TensorBoardCallback.__new__(TensorBoardCallback), *ours])
-    trackers.trackers_last(handler)
-    assert [type(one).__name__ for one in handler.callbacks] == ["KeptCompletions", "StepClock", "TensorBoardCallback"]

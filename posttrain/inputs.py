@@ -1,0 +1,27 @@
+"""What git does not carry of the stages' inputs, data and base models, in a workspace that git made."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from posttrain.paths import BASE_MODELS, SOURCE_DATA, project_folder
+
+NO_INPUT = {"__pycache__", ".git"}
+
+
+def link_inputs(root: Path, tree: Path, inputs: Iterable[str | Path]) -> None:
+    """Link the files of inputs that the tree lacks. DVC follows links to files, not to folders."""
+    for dep in inputs:
+        for folder, folders, files in os.walk(root / dep):
+            folders[:] = [name for name in folders if name not in NO_INPUT]
+            target = tree / Path(folder).relative_to(root)
+            target.mkdir(parents=True, exist_ok=True)
+            for name in [*files, *(name for name in folders if (Path(folder) / name).is_symlink())]:
+                if not (target / name).exists():
+                    (target / name).symlink_to((Path(folder) / name).resolve())
+
+
+def link_temporary_workspace() -> None:
+    """In a workspace of `dvc exp run --temp` or `--queue`, the data and base models of the project."""
+    if (project := project_folder()) != Path():
+        link_inputs(project, Path.cwd(), (SOURCE_DATA, BASE_MODELS))
