@@ -42,6 +42,7 @@ from posttrain.params import plain_yaml
 from posttrain.params.file import read_yaml
 from posttrain.params.recipes import overlaid
 from posttrain.paths import LOCKS, PARAMS, REPORT, REPORTS
+from posttrain.terminal import harmless, harmless_output
 
 Setting = bool | int | float | str | list[Any] | dict[str, Any] | None
 
@@ -206,11 +207,12 @@ def parameters_of(argv: Sequence[str]) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> int:
     try:
-        parameters = parameters_of(argv)
+        with harmless_output():
+            parameters = parameters_of(argv)
         start_server()
         runs = pipeline(**parameters)
     except PosttrainError as error:
-        print(f"pipeline | {error}", file=sys.stderr)
+        print(harmless(f"pipeline | {error}"), file=sys.stderr)
         return error.exit_code
     except TimeoutError:
         limit = parameters["timeout_s"]

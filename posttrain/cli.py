@@ -27,6 +27,14 @@ STAGES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    from posttrain.terminal import harmless_output
+
+    with harmless_output():
+        return called(argv)
+
+
+def called(argv: Sequence[str] | None) -> int:
+    """The exit code of a command, whose errors are told."""
     arguments = parser().parse_args(argv)
     from posttrain.errors import PosttrainError
 

@@ -24,8 +24,43 @@ def graph(root: Path = Path()) -> dict[str, Any]:
         )
     stages = read_yaml(path).get("stages")
     if not isinstance(stages, dict):
-        raise InputError(str(path), got="no `stages`", wanted="the graph of the pipeline", do="git checkout dvc.yaml")
+        raise wrong(path, "no `stages`")
+    for name, stage in stages.items():
+        if (odd := fault_of(stage)) is not None:
+            raise wrong(path, f"stage {name}: {odd}")
     return stages
+
+
+def stage_of(name: str) -> dict[str, Any]:
+    """What the graph of the working directory says of a stage that posttrain asks for.
+
+    Raises: InputError if it has no such stage, or one without inputs
+    """
+    stage = graph().get(name, {})
+    if missing := [key for key in ("deps", "params") if not stage.get(key)]:
+        raise wrong(GRAPH, f"no stage {name} with {' and '.join(missing)}")
+    return dict(stage)
+
+
+def wrong(path: Path, got: str) -> InputError:
+    return InputError(str(path), got=got, wanted="the graph of the pipeline", do=f"git checkout {path.name}")
+
+
+def fault_of(stage: Any) -> str | None:
+    """What is wrong with the form of a stage: lists of names, and outs that may have options."""
+    if not isinstance(stage, dict):
+        return "no mapping"
+    for kind in ("deps", "params", "outs", "metrics", "plots"):
+        items = stage.get(kind, [])
+        if not isinstance(items, list):
+            return f"`{kind}` is no list"
+        names = [next(iter(item), None) if isinstance(item, dict) else item for item in items]
+        if not all(isinstance(name, str) and name for name in names):
+            return f"`{kind}` is no list of names"
+        options = [value for item in items if isinstance(item, dict) for value in item.values()]
+        if not all(value is None or isinstance(value, dict) for value in options):
+            return f"`{kind}` has options that are no mapping"
+    return None
 
 
 def stage_names(root: Path) -> list[str]:

@@ -10,7 +10,6 @@ characters spelt out, so it cannot act on the terminal.
 import shutil
 import sys
 import textwrap
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,10 @@ from posttrain.outputs.manifest import require_complete
 from posttrain.params.schema import Evaluate, Params
 from posttrain.paths import GRPO_MODEL, SFT_MODEL
 from posttrain.prompts import THINK_CLOSE, THINK_OPEN, prompt_messages
+from posttrain.templates import render
+from posttrain.terminal import harmful, spelt
 
 PUBLISHED = {GRPO_MODEL: "grpo", SFT_MODEL: "sft"}
-BIDIRECTIONAL = {"\u061c", "\u200e", "\u200f", *map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A)))}
-"""They let text read otherwise than it is written."""
 GAP = "  |  "
 
 
@@ -91,10 +90,23 @@ def load(folder: Path, params: Params) -> Model:
 
     def reply(problem: str) -> Reply:
         prompt = prompt_messages(problem, params.prompts.system)
+        require_room(render(tokenizer, prompt), tokenizer, getattr(model.config, "max_position_embeddings", None))
         (sampled,) = sample(model, tokenizer, [prompt], drawn)
         return Reply(sampled.text, sampled.finished)
 
     return reply
+
+
+def require_room(prompt: str, tokenizer: Any, positions: int | None) -> None:
+    """Raises: InputError for a question that is longer than what the model can read"""
+    length = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    if positions is not None and length >= positions:
+        raise InputError(
+            "the question",
+            got=f"{length} tokens with what the chat template adds",
+            wanted=f"fewer than {positions}, the model's max_position_embeddings",
+            do="ask for less at a time",
+        )
 
 
 def sampling(evaluate: Evaluate) -> Any:
@@ -115,6 +127,10 @@ def typed() -> Iterator[str]:
         except (EOFError, KeyboardInterrupt):
             print(end="\n" if prompt else "")
             return
+        except UnicodeDecodeError as error:
+            raise InputError(
+                "standard input", got=f"bytes that are no UTF-8: {error.reason}", wanted="text", do="save it as UTF-8"
+            ) from None
         if question:
             yield question
 
@@ -156,16 +172,6 @@ def wrapped(text: str, width: int) -> list[str]:
 def printable(text: str) -> str:
     """Text without power over a terminal: whatever is no visible character and no line break is spelt out."""
     return "".join(spelt(c) if harmful(c) else c for c in text.expandtabs(4))
-
-
-def harmful(character: str) -> bool:
-    # Control characters, halves of surrogate pairs, line and paragraph separators.
-    category = unicodedata.category(character)
-    return character != "\n" and (category in {"Cc", "Cs", "Zl", "Zp"} or character in BIDIRECTIONAL)
-
-
-def spelt(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def terminal_width() -> int:

@@ -5,7 +5,6 @@ Writes  nothing
 Run     posttrain verify [FOLDER], posttrain lineage
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 from posttrain.errors import InputError
 from posttrain.outputs.disk import readable
 from posttrain.outputs.facts import MADE_BY, code_hash, code_path, differences, versions
+from posttrain.outputs.json_files import read_object
 from posttrain.outputs.manifest import MANIFEST, files_of, read_manifest, sha256, sha256_all
 from posttrain.params.schema import Params
 from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, GRPO_RESULTS, PREPARED, RUN_LOG, SFT_MODEL, SFT_RESULTS
@@ -272,10 +272,4 @@ def read_numbers(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            str(path), got=str(error)[:120], wanted="JSON", do="run the stage that makes it again"
-        ) from None
-    return data if isinstance(data, dict) else {}
+    return read_object(path, "run the stage that makes it again")

@@ -4,7 +4,6 @@ Reads   params.yaml, results/evaluate/, the manifests and files that it was made
 Run     posttrain gate
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from posttrain import paths
 from posttrain.errors import GateError, InputError
 from posttrain.evaluation.statistics import Interval, Verdict
 from posttrain.outputs.facts import Origin, differences
+from posttrain.outputs.json_files import read_object
 from posttrain.outputs.manifest import MANIFEST
 from posttrain.outputs.parents import require_out
 from posttrain.params.schema import Params
@@ -42,7 +42,7 @@ def check_gate(params: Params) -> None:
     Raises: GateError if it did not, InputError if there is nothing to judge, or something changed since.
     """
     require_current(require_out(paths.EVALUATE_RESULTS, "evaluate"), params)
-    metrics = json.loads((paths.EVALUATE_RESULTS / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_object(paths.EVALUATE_RESULTS / "metrics.json", "run `posttrain evaluate` again")
     gain = Interval(*(metrics["gain"][key] for key in ("mean", "low", "high")))
     minimum = params.evaluate.gate.min_gain
     clean = metrics.get("clean_gain", ALL_CLEAN)

@@ -8,21 +8,23 @@ fingerprint: a hash of everything that determines the stage's bytes. What is in 
 posttrain/training/resume.py.
 """
 
-import json
 import os
+import re
 import shutil
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from posttrain.errors import RetryError
+from posttrain.errors import InputError, RetryError
 from posttrain.outputs.facts import Origin
+from posttrain.outputs.json_files import read_object
 from posttrain.outputs.manifest import MANIFEST, obey_umask, sha256, write_json
 from posttrain.paths import CHECKPOINTS, LOCKS, UNPUBLISHED
 from posttrain.processes.lock import held
 
 KEEP = 2
+NUMBERED = re.compile(r"step-[0-9]{1,18}")  # isdigit() takes ², which int() does not
 
 
 MANIFEST_KEYS = {"facts", "files", "step"}
@@ -115,7 +117,7 @@ class Checkpoints:
 
 def steps(folder: Path) -> list[Path]:
     """The checkpoints in a folder, by step; a clock that was set back does not matter."""
-    return sorted((path for path in folder.glob("step-*") if path.name[5:].isdigit()), key=step_of)
+    return sorted((path for path in folder.glob("step-*") if NUMBERED.fullmatch(path.name)), key=step_of)
 
 
 def step_of(path: Path) -> int:
@@ -124,10 +126,11 @@ def step_of(path: Path) -> int:
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = read_object(path / MANIFEST, "remove it")
+    except InputError:
         return None
-    return manifest if isinstance(manifest, dict) and set(manifest) == MANIFEST_KEYS else None
+    sound = set(manifest) == MANIFEST_KEYS and all(isinstance(manifest[key], dict) for key in ("facts", "files"))
+    return manifest if sound else None
 
 
 def discard(folder: Path) -> None:

@@ -24,7 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from posttrain.graph import graph
+from posttrain.graph import stage_of
 from posttrain.launch.layout import layout
 from posttrain.outputs.manifest import MANIFEST, files_of, sha256, sha256_all
 from posttrain.params.launch import Launch
@@ -65,7 +65,7 @@ class Origin:
     @cached_property
     def record(self) -> dict[str, Any]:
         """What goes into a manifest, but for the hardware, which should not matter."""
-        section = graph()[self.stage]
+        section = stage_of(self.stage)
         deps, used = section["deps"], versions()
         return {
             "stage": self.stage,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
+from posttrain.outputs.json_files import read_object
 from posttrain.paths import BASE_MODELS, OUTPUTS, UNPUBLISHED
 
 MANIFEST = "manifest.json"
@@ -171,15 +172,11 @@ def read_manifest(path: Path, do: str) -> dict[str, Any]:
 
     Raises: InputError, with what to do, if it is cut off, no JSON, or lists no files and hashes.
     """
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        got = f"no JSON: {' '.join(str(error).split())[:120]}"
-    else:
-        files = manifest.get("files") if isinstance(manifest, dict) else None
-        if isinstance(files, dict) and all(isinstance(value, str) for value in files.values()):
-            return dict(manifest)
-        got = "JSON that lists no files with their hashes"
+    manifest = read_object(path, do)
+    files = manifest.get("files")
+    if isinstance(files, dict) and all(isinstance(value, str) for value in files.values()):
+        return manifest
+    got = "JSON that lists no files with their hashes"
     raise InputError(str(path), got=got, wanted="the manifest that a stage wrote; it is cut off or was edited", do=do)
 
 

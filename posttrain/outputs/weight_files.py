@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
+from posttrain.outputs.json_files import read_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -72,13 +73,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Raises: InputError if a file does not hold a JSON object"""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise wrong(path, f"no JSON: {' '.join(str(error).split())[:120]}") from None
-    if not isinstance(content, dict):
-        raise wrong(path, "JSON that is no object")
-    return content
+    return read_object(path, "copy or download the model again, or name another")
 
 
 def read_tensors(path: Path) -> list[Tensor]:

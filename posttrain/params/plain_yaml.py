@@ -20,13 +20,18 @@ def read(path: Path, do: str = "mend the line it names") -> Any:
     Raises: FileNotFoundError; InputError for what is no regular file, no UTF-8, no YAML, or larger or deeper than
     anybody writes
     """
+    return parse(read_text(path), str(path), do)
+
+
+def read_text(path: Path) -> str:
+    """Raises: FileNotFoundError; InputError for what is no regular file, no UTF-8, or larger than anybody writes"""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe would wait, a device never end
             raise InputError(str(path), got="a folder, a pipe or a device", wanted="a file", do="mend the path")
         if found.st_size > MAX_BYTES:
             raise InputError(str(path), got=f"{found.st_size} bytes", wanted=f"at most {MAX_BYTES}", do="mend the path")
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -35,7 +40,6 @@ def read(path: Path, do: str = "mend the line it names") -> Any:
         raise InputError(
             str(path), got=f"byte {error.start} is not UTF-8", wanted="UTF-8 text", do="save it as UTF-8"
         ) from None
-    return parse(text, str(path), do)
 
 
 def parse(text: str, where: str, do: str) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
+from posttrain.params import plain_yaml
 from posttrain.params.file import check_params, merged, read_yaml
 from posttrain.paths import PARAMS, RECIPES
 
@@ -35,7 +36,10 @@ def list_recipes() -> list[tuple[str, str]]:
 
 
 def _title(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    try:
+        first = plain_yaml.read_text(path).partition("\n")[0]
+    except (InputError, FileNotFoundError) as error:
+        return f"cannot be used: {error.got if isinstance(error, InputError) else 'no such file'}"
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 

@@ -1,13 +1,13 @@
 """What a report is made from: the results of the stages, read, with nothing that only one machine has."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from posttrain import paths
 from posttrain.errors import InputError
-from posttrain.outputs.manifest import MANIFEST, read_jsonl, sha256
+from posttrain.outputs.json_files import read_object, read_objects, read_text
+from posttrain.outputs.manifest import MANIFEST, sha256
 from posttrain.params.schema import Params
 
 Columns = dict[str, list[float | None]]
@@ -54,7 +54,9 @@ def read(params: Params) -> Results:
     return Results(
         params=params,
         evaluation=read_json(paths.EVALUATE_RESULTS / "metrics.json", "evaluate"),
-        samples=read_jsonl(require_file(paths.EVALUATE_RESULTS / "samples.jsonl", "evaluate")),
+        samples=read_objects(
+            require_file(paths.EVALUATE_RESULTS / "samples.jsonl", "evaluate"), "run `posttrain evaluate` again"
+        ),
         sft=read_json(paths.SFT_RESULTS / "metrics.json", "sft"),
         health=read_json(paths.GRPO_RESULTS / "health.json", "grpo"),
         curves={stage: read_curve(require_file(folder / "curve.tsv", stage)) for stage, folder in FOLDERS.items()},
@@ -76,11 +78,22 @@ def require_file(path: Path, made_by: str) -> Path:
 
 
 def read_json(path: Path, made_by: str) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(require_file(path, made_by).read_text(encoding="utf-8"))
-    return data
+    return read_object(require_file(path, made_by), f"run `posttrain {made_by}` again")
 
 
 def read_curve(path: Path) -> Columns:
     """A TSV as columns; an empty cell, a step at which the quantity was not logged, is None."""
-    head, *rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    do = "run its stage again, or `dvc checkout`"
+    head, *rows = [line.split("\t") for line in read_text(path, do).splitlines()] or [[]]
+    if odd := [number for number, row in enumerate(rows, start=2) if len(row) != len(head)]:
+        got = f"line {odd[0]} has another number of cells than the header"
+        raise InputError(str(path), got=got, wanted="the curve that a stage wrote", do=do)
+    try:
+        return columns(head, rows)
+    except ValueError as error:
+        raise InputError(str(path), got=str(error)[:120], wanted="numbers", do=do) from None
+
+
+def columns(head: list[str], rows: list[list[str]]) -> Columns:
+    """Raises: ValueError for a cell that is no number"""
     return {name: [float(row[index]) if row[index] else None for row in rows] for index, name in enumerate(head)}

@@ -119,7 +119,7 @@ def require_tracked(file: Path, where: str) -> None:
     root = Path.cwd()
     if not GRAPH.is_file() or not file.is_relative_to(root) or ".venv" in file.relative_to(root).parts:
         return
-    deps = graph()["grpo"]["deps"]
+    deps = graph().get("grpo", {}).get("deps", [])
     if not any(file.is_relative_to((root / dep).resolve()) for dep in deps):
         raise InputError(
             where,

@@ -9,7 +9,7 @@ from typing import Any
 
 from posttrain.commands.check.rules import Finding, later
 from posttrain.commands.check.workspace import Workspace, complete
-from posttrain.graph import graph
+from posttrain.graph import stage_of
 from posttrain.outputs.disk import readable
 from posttrain.outputs.facts import MADE_BY, differences, versions
 from posttrain.outputs.manifest import MANIFEST, sha256, sha256_all
@@ -101,7 +101,7 @@ def changes_since(folder: Path, params: Params) -> list[str]:
     manifest = complete(folder, stage)
     if manifest is None or not isinstance(recorded := manifest.get("params"), dict):
         return []
-    present = params.model_dump(mode="json", include=set(graph()[stage]["params"]))
+    present = params.model_dump(mode="json", include=set(stage_of(stage)["params"]))
     known = {name: value for name, value in present.items() if name in recorded}
     changed = differences({"params": recorded}, {"params": known})
     parents = manifest.get("parents")
