@@ -15,7 +15,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean test-all bench bench-smoke bench-rewards bench-prepare docs
+.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean test-all bench bench-smoke bench-rewards bench-prepare docs chaos-repro random-faults
 
 run: setup
 	dvc repro
@@ -46,6 +46,14 @@ test-all: setup
 # Two dozen SIGKILLs at random moments of sft and grpo; a few minutes. A shorter form is in `make test`.
 chaos: setup
 	python -m tests.chaos
+
+# SIGKILLs in all five stages of a whole `dvc repro`, in one process and in two; half an hour.
+chaos-repro: setup
+	python -m tests.repro_chaos
+
+# Kills, stops, full disks and removed scratch over short runs; two hours.
+random-faults: setup
+	python -m tests.random_faults
 
 # Every strategy in two processes on this machine, and whatever can be killed, killed; about half an hour.
 test-distributed: setup

@@ -35,7 +35,7 @@ from posttrain.training.changed import changed_metric
 from posttrain.training.config import start
 from posttrain.training.export import plain_model
 from posttrain.training.pretrained import load_tokenizer
-from posttrain.training.publish import publish_model, publish_results
+from posttrain.training.publish import kept, publish_model, publish_results
 from posttrain.training.resume import Resume
 from posttrain.vllm.server import rollout_server
 
@@ -81,7 +81,8 @@ def run(params: Params) -> None:
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)
         ]
         outcome |= changed_metric(plain, SFT_MODEL)
-        publish(trainer, plain, outcome, samples, selection, checkpoints.origin)
+        with kept(checkpoints):
+            publish(trainer, plain, outcome, samples, selection, checkpoints.origin)
         checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("grpo", seconds=seconds, checkpoints=checkpoints.cost())

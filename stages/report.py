@@ -19,6 +19,7 @@ from posttrain.reporting.results import read
 def run(params: Params) -> None:
     """Render and publish results/report.html and results/report/."""
     require_out(paths.PREPARED, "prepare")
+    require_out(paths.EVALUATE_RESULTS, "evaluate")
     results = read(params)
     made = files(results)
     page = render(results, made)

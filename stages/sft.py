@@ -35,7 +35,7 @@ from posttrain.training.curve import Curve
 from posttrain.training.export import gathered_model, plain_model
 from posttrain.training.given import given_model
 from posttrain.training.models import parameters
-from posttrain.training.publish import publish_model, publish_results
+from posttrain.training.publish import kept, publish_model, publish_results
 from posttrain.training.resume import Resume
 from posttrain.training.standstill import standstill
 
@@ -97,7 +97,8 @@ def train(params: Params) -> None:
             return  # the main process publishes
         metrics = trainer.metrics() | {"parameters": plain.num_parameters()} | lengths.metrics
         metrics |= changed_metric(plain, began_at)
-        publish(plain, tokenizer, trainer.curve, metrics, samples, checkpoints.origin.trained)
+        with kept(checkpoints):
+            publish(plain, tokenizer, trainer.curve, metrics, samples, checkpoints.origin.trained)
     trainer.tracked.finish(metrics, samples)
     checkpoints.remove()
     seconds = time.monotonic() - began

@@ -17,7 +17,7 @@ from typing import Any
 
 from posttrain.errors import InputError
 from posttrain.judge.answers import declared_answer
-from posttrain.outputs.manifest import require_complete
+from posttrain.outputs.parents import require_out
 from posttrain.params.schema import Evaluate, Params
 from posttrain.paths import GRPO_MODEL, SFT_MODEL
 from posttrain.prompts import THINK_CLOSE, THINK_OPEN, prompt_messages
@@ -63,10 +63,10 @@ def run(params: Params, model: Path | None, compare: Path | None, ask: str | Non
 
 
 def require_model(folder: Path) -> None:
-    """Raises: InputError if there is no model in the folder, or one that a stage left half-written."""
+    """Raises: InputError if there is no model in the folder, or a stage's that is half-written or changed."""
     made_by = PUBLISHED.get(Path(str(folder).rstrip("/")))
     if made_by is not None:
-        require_complete(folder, made_by)
+        require_out(folder, made_by)
     elif not (folder / "config.json").is_file():
         raise InputError(
             str(folder),

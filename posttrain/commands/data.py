@@ -17,13 +17,13 @@ from posttrain.data.problems import key_of
 from posttrain.data.traces import bin_of
 from posttrain.errors import InputError
 from posttrain.grpo import difficulty
-from posttrain.outputs.manifest import require_complete
+from posttrain.outputs.parents import require_out
 from posttrain.params.schema import Params
 from posttrain.paths import GRPO_RESULTS, PREPARED
 
 
 def show(params: Params) -> None:
-    require_complete(PREPARED, "prepare")
+    require_out(PREPARED, "prepare")
     print((PREPARED / "card.md").read_text(encoding="utf-8"), end="")
     if params.sft is not None:
         print(
@@ -53,7 +53,7 @@ def why(asked: str) -> None:
 
     Raises: InputError if there is none.
     """
-    manifest = require_complete(PREPARED, "prepare")
+    manifest = require_out(PREPARED, "prepare")
     fates = pq.read_table(PREPARED / "fates.parquet")
     found = fates.filter(pc.equal(fates["id"], asked))
     if not found.num_rows:

@@ -54,12 +54,10 @@ def read(params: Params) -> Results:
     return Results(
         params=params,
         evaluation=read_json(paths.EVALUATE_RESULTS / "metrics.json", "evaluate"),
-        samples=read_objects(
-            require_file(paths.EVALUATE_RESULTS / "samples.jsonl", "evaluate"), "run `posttrain evaluate` again"
-        ),
+        samples=read_objects(require_file(paths.EVALUATE_RESULTS / "samples.jsonl", "evaluate"), again("evaluate")),
         sft=read_json(paths.SFT_RESULTS / "metrics.json", "sft"),
         health=read_json(paths.GRPO_RESULTS / "health.json", "grpo"),
-        curves={stage: read_curve(require_file(folder / "curve.tsv", stage)) for stage, folder in FOLDERS.items()},
+        curves={stage: read_curve(folder / "curve.tsv", stage) for stage, folder in FOLDERS.items()},
         manifests={stage: read_json(path, stage) for stage, path in manifests.items()},
         hashes={stage: sha256(path) for stage, path in manifests.items()},
     )
@@ -78,22 +76,29 @@ def require_file(path: Path, made_by: str) -> Path:
 
 
 def read_json(path: Path, made_by: str) -> dict[str, Any]:
-    return read_object(require_file(path, made_by), f"run `posttrain {made_by}` again")
+    """Raises: InputError if the file is missing or holds no JSON object with something in it"""
+    data = read_object(require_file(path, made_by), again(made_by))
+    if not data:
+        raise InputError(str(path), got="an empty object", wanted="the file as the stage wrote it", do=again(made_by))
+    return data
 
 
-def read_curve(path: Path) -> Columns:
-    """A TSV as columns; an empty cell, a step at which the quantity was not logged, is None."""
-    do = "run its stage again, or `dvc checkout`"
-    head, *rows = [line.split("\t") for line in read_text(path, do).splitlines()] or [[]]
-    if odd := [number for number, row in enumerate(rows, start=2) if len(row) != len(head)]:
-        got = f"line {odd[0]} has another number of cells than the header"
-        raise InputError(str(path), got=got, wanted="the curve that a stage wrote", do=do)
+def again(made_by: str) -> str:
+    return f"restore it with `git checkout` or `dvc checkout`, or run `posttrain {made_by}` again"
+
+
+def read_curve(path: Path, made_by: str) -> Columns:
+    """A TSV as columns; an empty cell, a step at which the quantity was not logged, is None.
+
+    Raises: InputError if the file is missing or no table of numbers
+    """
+    text = read_text(require_file(path, made_by), again(made_by))
     try:
-        return columns(head, rows)
+        head, *rows = [line.split("\t") for line in text.splitlines() or [""]]
+        if "step" not in head:
+            raise ValueError("no column `step`")
+        cells = {name: column for name, *column in zip(head, *rows, strict=True)}
+        return {name: [float(cell) if cell else None for cell in column] for name, column in cells.items()}
     except ValueError as error:
-        raise InputError(str(path), got=str(error)[:120], wanted="numbers", do=do) from None
-
-
-def columns(head: list[str], rows: list[list[str]]) -> Columns:
-    """Raises: ValueError for a cell that is no number"""
-    return {name: [float(row[index]) if row[index] else None for row in rows] for index, name in enumerate(head)}
+        wanted = "the curve that the stage wrote"
+        raise InputError(str(path), got=str(error)[:120], wanted=wanted, do=again(made_by)) from None

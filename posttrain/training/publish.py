@@ -4,18 +4,43 @@ Writes  models/<stage>/, results/<stage>/{metrics.json,curve.tsv,samples.jsonl}
 """
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from posttrain.errors import InputError
+from posttrain.outputs.checkpoints import Checkpoints
+from posttrain.outputs.disk import free_at
 from posttrain.outputs.facts import reproducible
 from posttrain.outputs.identity import identity
 from posttrain.outputs.manifest import beside, publish, publish_files, write_json, write_jsonl
 from posttrain.training.card import CARD
 from posttrain.training.curve import Curve
 from posttrain.training.models import generation_config
+
+
+@contextmanager
+def kept(checkpoints: Checkpoints) -> Iterator[None]:
+    """Publishing that costs no training when it fails: the message says where the trained model is.
+
+    Raises: InputError
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        saved, stage = checkpoints.latest(), checkpoints.stage
+        told = error if isinstance(error, OSError) else OSError()
+        raise InputError(
+            str(told.filename or f"models/{stage}"),
+            got=f"not published: {' '.join(str(error).split())[:200]}; {free_at(told)}",
+            wanted="a folder beside the output that can be written, with room",
+            do=f"make room or mend the rights, then run `posttrain {stage}` again"
+            + (f": the trained model is in {saved}, and is published without training" if saved else ""),
+        ) from error
 
 
 def publish_results(target: Path, metrics: Any, curve: Curve, samples: list[dict[str, Any]], **documents: Any) -> None:

@@ -32,7 +32,7 @@ COST = 25
 """Seconds between two checkpoints, at least, in units of those that one takes: they cost 4 % at most."""
 
 STATE = "state-{rank}.pt"
-TORCH_WRITES = ("PytorchStreamWriter", "inline_container")
+TORCH_WRITES = ("PytorchStreamWriter", "inline_container", "Parent directory")
 """One of them is in the message of a RuntimeError of torch.save's whose cause is the disk."""
 
 
@@ -173,6 +173,7 @@ class Saver(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         due = time.monotonic() - self.last >= max(self.every_s, self.took * COST * bool(self.every_s))
+        due |= state.global_step >= state.max_steps  # kept until it is published
         self.stopping, due = agree_on_most(self.stop.first, due, args)
         control.should_save = bool(due or self.stopping)
 

@@ -187,6 +187,21 @@ def test_a_disk_that_takes_no_more_is_a_message_and_costs_no_checkpoint(
     assert_same_bytes(root, never_killed, "grpo")
 
 
+def test_a_model_that_could_not_be_published_is_kept(forks: Any, never_killed: Path, root: Path) -> None:
+    set_params(root, {"launch": {"checkpoint_every_s": 1e6}})  # the last step is saved all the same
+    before = hashes(root, "sft")
+    run = Run(forks, root, "sft")
+    assert run.until(lambda: checkpoints(root, "sft")), run.output()
+    resource.prlimit(run.processes[0].pid, resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
+    assert run.wait() == 2, run.output()
+    [saved] = (root / ".posttrain/checkpoints/sft").glob("*/step-13")
+    assert f"the trained model is in {saved.relative_to(root)}" in run.output()
+    assert "not published" in run.output()
+    assert hashes(root, "sft").items() >= {name: before[name] for name in before if name.startswith("models")}.items()
+    assert "goes on after step 13 of 13" in finished(forks, root, "sft")
+    assert_same_bytes(root, never_killed, "sft")
+
+
 def test_a_damaged_checkpoint_is_left_out(forks: Any, never_killed: Path, root: Path) -> None:
     killed_at(forks, root, "sft", 6)
     *_, last = [path for run in root.glob(".posttrain/checkpoints/sft/*") for path in steps(run)]

@@ -627,7 +627,38 @@ def test_outputs_on_a_read_only_disk_are_a_fault(project: Path, params_with: Par
     assert levels(machine.check_outputs(work)) == {"ok"}
     Path("models").symlink_to("/proc/sys")
     (finding,) = machine.check_outputs(work)
-    assert (finding.level, finding.where) == ("fault", "/proc/sys")
+    assert (finding.level, finding.where) == ("fault", "/proc/sys: Read-only file system")
+
+
+MOUNTS = """
+for name in data models results .posttrain; do mkdir -p $name full/$name closed/$name; done
+mkdir -p models/sft results/sft
+mount -t tmpfs none models/sft
+mount --bind results/sft results/sft
+for name in data models results .posttrain; do
+    mount -t tmpfs -o size=4k none full/$name
+    mount -t tmpfs none closed/$name && mount -o remount,ro closed/$name
+done
+exec "$0" -c '
+from pathlib import Path
+from posttrain.outputs.disk import mounted, unwritable
+for name in ("data", "models", "results", ".posttrain"):
+    print(unwritable(Path(name)), unwritable(Path("full", name)), unwritable(Path("closed", name)), sep="|")
+print(*map(mounted, map(Path, ("models/sft", "results/sft", "models", "data", "models/grpo"))))
+'
+"""
+
+
+def test_each_folder_full_read_only_and_mounted(tmp_path: Path) -> None:
+    """Under mounts of its own: file systems of a page, closed ones, and two where an output belongs."""
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
+        pytest.skip("no mounts in a namespace here: unshare -rm")
+    command = ["unshare", "-rm", "sh", "-ec", MOUNTS, sys.executable]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    *folders, points = done.stdout.splitlines()
+    assert folders == ["None|No space left on device|Read-only file system"] * 4, done.stderr
+    assert points == "True True True False False"
 
 
 def test_outputs_on_a_full_disk_are_a_fault(project: Path, params_with: ParamsWith) -> None:

@@ -371,8 +371,7 @@ def test_a_read_only_folder_is_a_message(project: Path, capsys: pytest.CaptureFi
     (project / ".posttrain").symlink_to("/sys/kernel")
     assert main(["prepare"]) == 2
     shown = capsys.readouterr().err
-    assert ".posttrain/locks" in shown
-    assert "got     Operation not permitted" in shown or "got     Read-only file system" in shown
+    assert "/sys/kernel: Operation not permitted" in shown or "/sys/kernel: Read-only file system" in shown
 
 
 def test_the_list_says_which_params_a_checkpoint_belongs_to(

@@ -91,7 +91,7 @@ def findings(params: Params, rows: list[Row]) -> list[Finding]:
 
 
 def shipped_curve() -> list[Row]:
-    columns = read_curve(ROOT / "results/grpo/curve.tsv")
+    columns = read_curve(ROOT / "results/grpo/curve.tsv", "grpo")
     count = len(columns["step"])
     return [{name: v for name, values in columns.items() if (v := values[i]) is not None} for i in range(count)]
 

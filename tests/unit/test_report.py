@@ -268,6 +268,29 @@ def test_a_missing_result_names_the_stage_to_run(results: Params, missing: str) 
     assert not paths.REPORT.exists()
 
 
+CONFLICT = "<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n"
+
+
+@pytest.mark.parametrize("text", [CONFLICT, "", "{}", "[]", "\xff", "[" * 99_999, "step\tloss\n1\n", "step\nx\n"])
+@pytest.mark.parametrize("name", ["evaluate/metrics.json", "sft/metrics.json", "grpo/health.json", "grpo/curve.tsv"])
+def test_a_result_that_cannot_be_read_names_the_stage_to_run(results: Params, name: str, text: str) -> None:
+    (paths.EVALUATE_RESULTS.parent / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=f"posttrain {name.partition('/')[0]}") as caught:
+        read(results)
+    assert name in caught.value.where
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "samples.jsonl"])
+def test_an_evaluation_that_was_edited_makes_no_page(results: Params, name: str) -> None:
+    manifest = json.loads((paths.EVALUATE_RESULTS / MANIFEST).read_text())
+    files = {file: sha256(paths.EVALUATE_RESULTS / file) for file in ("metrics.json", "samples.jsonl")}
+    write_json(paths.EVALUATE_RESULTS / MANIFEST, manifest | {"files": files})
+    with (paths.EVALUATE_RESULTS / name).open("a") as file:
+        file.write(" ")
+    with pytest.raises(InputError, match=f"{name} changed"):
+        report.run(results)
+
+
 def test_keys_that_are_not_known_are_shown(results: Params) -> None:
     edit(paths.EVALUATE_RESULTS / "metrics.json", lambda data: data | {"tasks": {"math_500": {"pass@1": 0.25}}})
     edit(paths.PREPARED / MANIFEST, lambda data: data | {"card": {"too long": {"rows": 12, "examples": ["<i>one"]}}})
@@ -404,7 +427,7 @@ def test_lengths_without_tokens_are_in_characters(results: Params) -> None:
 
 
 def test_progress_rows_are_means_over_tenths(results: Params) -> None:
-    curve = read_curve(paths.GRPO_RESULTS / "curve.tsv")
+    curve = read_curve(paths.GRPO_RESULTS / "curve.tsv", "grpo")
     first, middle, last = charts.progress(curve)
     # 20 steps, so a tenth is two of them: steps 1-2, 10-11 and 19-20, each with accuracy step / 20.
     assert (first["step"], first["reward/accuracy"]) == (2, pytest.approx(0.075))
@@ -414,7 +437,7 @@ def test_progress_rows_are_means_over_tenths(results: Params) -> None:
 
 def test_an_empty_cell_is_no_number(tmp_path: Path) -> None:
     (tmp_path / "curve.tsv").write_text("step\tkl\n1\t\n2\t0.5\n")
-    curve = read_curve(tmp_path / "curve.tsv")
+    curve = read_curve(tmp_path / "curve.tsv", "grpo")
     assert curve == {"step": [1, 2], "kl": [None, 0.5]}
     assert charts.window_means(curve, 0, 2) == {"step": 2, "kl": 0.5}
 

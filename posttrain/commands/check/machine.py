@@ -1,6 +1,5 @@
 """What stages need of the machine besides memory and time: folders to write to, room in them, lighteval."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -10,22 +9,27 @@ from posttrain.commands.check.workspace import Workspace
 from posttrain.commands.plan.model import from_config
 from posttrain.evaluation.lighteval_process import lighteval_python
 from posttrain.outputs.checkpoints import KEEP
-from posttrain.outputs.disk import readable
-from posttrain.paths import CHECKPOINTS, OUTPUTS, UNPUBLISHED
+from posttrain.outputs.disk import mounted, nearest, readable, unwritable
+from posttrain.outputs.facts import OUTS
+from posttrain.paths import CHECKPOINTS, GRPO_RESULTS, OUTPUTS, REPORT, REPORT_FILES, SFT_RESULTS, UNPUBLISHED
 
 LEAST = 16 * 2**20
 """Bytes that results, logs and manifests take."""
+TARGETS = (*OUTS.values(), SFT_RESULTS, GRPO_RESULTS, REPORT_FILES, REPORT)
 STATE = 2 * 4
 """Bytes that a checkpoint holds of a parameter besides the weight: Adam's moments in float32."""
 
 
 def check_outputs(work: Workspace) -> list[Finding]:
-    """Folders that stages write to; a link counts as the place that it points to."""
-    folders = [nearest(folder) for folder in (*OUTPUTS, UNPUBLISHED.parent)]
-    closed = [str(folder) for folder in dict.fromkeys(folders) if not os.access(folder, os.W_OK | os.X_OK)]
+    """Folders that stages write to, by writing to them; a link counts as the place that it points to."""
+    places = dict.fromkeys(nearest(folder) for folder in (*OUTPUTS, UNPUBLISHED.parent))
+    closed = [f"{place}: {said}" for place in places if (said := unwritable(place)) is not None]
     if closed:
-        why, do = "Outputs are published by renames in there.", "Mend the rights, or make it a link to another place."
+        why, do = "Outputs are published by renames in there.", "Mend the rights, make room, or link it elsewhere."
         return [Finding("fault", "outputs", ", ".join(closed), "cannot be written", why, do)]
+    if points := [str(target) for target in TARGETS if mounted(target)]:
+        why, do = "A stage puts its output there by one rename.", "Mount the folder above it, or link into the mount."
+        return [Finding("fault", "outputs", ", ".join(points), "a mount point", why, do)]
     return [Finding("ok", "outputs", ", ".join(map(str, OUTPUTS)), "can be written")]
 
 
@@ -54,12 +58,6 @@ def room(name: str, folder: Path, least: int, wanted: int) -> Finding:
         why = "Training ends at a checkpoint that has no room."
         return Finding("warn", name, str(folder), saw, why, "Make room, or raise launch.checkpoint_every_s.")
     return Finding("ok", name, str(folder), saw)
-
-
-def nearest(folder: Path) -> Path:
-    """The folder, or the lowest above it that is there."""
-    place = folder.resolve()
-    return next(path for path in (place, *place.parents) if path.exists())
 
 
 def check_lighteval(work: Workspace) -> list[Finding]:
