@@ -8,13 +8,10 @@ Run     prefect deployment run posttrain-agents/run; docs/agents.md says what th
 What travels between clones, and how, is in flows/receipt.py. No bytes of a model pass through the chain or the server.
 """
 
-import functools
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import ParamSpec
 from uuid import UUID
 
 import httpx
@@ -28,22 +25,21 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.deployments import run_deployment
 from prefect.settings import get_current_settings
-from prefect.states import Cancelled, Cancelling, Completed, Failed
+from prefect.states import Cancelled, Cancelling, Completed
 
-from flows import receipt
+from flows import receipt, stored
 from flows.artifacts import summary
 from flows.experiment import commit_of, committed_text, experiment_name, record, same_commit
 from flows.gpus import gpus
 from flows.lock import WORKSPACE_LOCK, held
-from flows.pipeline import STATE_NAMES, Setting, chosen, stage_task
+from flows.pipeline import STATE_NAMES, Setting, chosen, forced_of, stage_task
 from flows.receipt import Receipt
 from flows.stage_run import StageRun
+from flows.told import failed, told
 from posttrain.errors import InputError, PosttrainError
 from posttrain.graph import stage_names
 from posttrain.params.recipes import overlaid
 from posttrain.paths import PARAMS
-
-P = ParamSpec("P")
 
 STAGE_FLOW = "posttrain-stage"
 RECEIPT = "result"  # of Prefect's types of artifacts the one for data
@@ -52,40 +48,30 @@ SERVER_PATIENCE_S = 600.0  # a server that is restarted meanwhile fails no run
 HEARTBEAT_S = 30  # automations.yaml takes a run for dead after three of them
 
 
-def told(function: Callable[P, State]) -> Callable[P, State]:
-    """An error that says what to do becomes the state's message, without the traceback that would bury it."""
-
-    @functools.wraps(function)
-    def call(*arguments: P.args, **options: P.kwargs) -> State:
-        try:
-            return function(*arguments, **options)
-        except PosttrainError as error:
-            return failed(str(error))
-
-    return call
-
-
-def failed(message: str) -> State:
-    get_run_logger().error(message)  # in the state alone, the pages show its line ends as \\n
-    return Failed(message=message)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The chain
 
 
 @flow(name="posttrain-agents")
 @told
-def chain(stages: list[str] | None = None, recipe: str | None = None, set: dict[str, Setting] | None = None) -> State:
+def chain(
+    stages: list[str] | None = None,
+    recipe: str | None = None,
+    set: dict[str, Setting] | None = None,
+    force: bool | list[str] = False,
+) -> State:
     """Bring the stages up to date, each on an agent, in the order of dvc.yaml: all, or those asked for.
 
     Args:
         stages: Some of those of dvc.yaml.
         recipe: One of recipes/, whose values stand in place of those of the commit's params.yaml.
         set: Other params, such as `{"grpo.num_generations": 8}`.
+        force: Stages to run although nothing changed, or true for all.
     """
     root, log = Path.cwd(), get_run_logger()
     heartbeats()
+    names = chosen(stages, stage_names(root))
+    forced = forced_of(force, names)
     commit = commit_of(root)
     done = receipt.whole(root)
     # Of the commit, for this clone may have those of the last run.
@@ -94,8 +80,8 @@ def chain(stages: list[str] | None = None, recipe: str | None = None, set: dict[
     publish("start", done)
     runs: list[StageRun] = []
     after = [UUID(runtime.flow_run.id)]
-    for stage in chosen(stages, stage_names(root)):
-        child = ended(delegate(stage, commit, after))
+    for stage in names:
+        child = ended(delegate(stage, commit, after, stage in forced))
         if child.state is None or not child.state.is_completed():
             return stopped(runs, stage, child)
         run, given = received(child.id)
@@ -120,11 +106,11 @@ def show(table: str, text: str) -> None:
     create_markdown_artifact(f"{table}\n\n{text}", key="posttrain-agents", description="what ran, and what it came to")
 
 
-def delegate(stage: str, commit: str, after: list[UUID]) -> FlowRun:
+def delegate(stage: str, commit: str, after: list[UUID], force: bool) -> FlowRun:
     """Hand one stage to the pool of its deployment."""
     return run_deployment(  # type: ignore[return-value]  # not a coroutine: this is no async context
         f"{STAGE_FLOW}/{stage}",
-        parameters={"stage": stage, "commit": commit, "after": [str(flow_run) for flow_run in after]},
+        parameters={"stage": stage, "commit": commit, "after": [str(run) for run in after], "force": force},
         flow_run_name=f"{stage} of {runtime.flow_run.name}",
         timeout=0,
     )
@@ -165,10 +151,12 @@ def stopped(runs: list[StageRun], stage: str, child: FlowRun) -> State:
     show(summary(runs, Path.cwd()), f"**{stage}: {child.state.name}** in flow run `{child.name}`:\n\n{quoted}")
     if child.state.is_cancelled():
         return Cancelled(message=f"{stage} was cancelled: flow run '{child.name}'")
-    return failed(
+    error = PosttrainError(
         f"{cause}\nIn flow run '{child.name}', {child.state.name}. What was done before it is kept: when the "
         "cause is mended, run the deployment again."
     )
+    get_run_logger().error(str(error))
+    return failed(error)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -177,7 +165,9 @@ def stopped(runs: list[StageRun], stage: str, child: FlowRun) -> State:
 
 @flow(name=STAGE_FLOW)
 @told
-def stage_on_agent(stage: str, commit: str | None = None, after: list[UUID] | None = None) -> State:
+def stage_on_agent(
+    stage: str, commit: str | None = None, after: list[UUID] | None = None, force: bool = False
+) -> State:
     """One stage in this agent's clone, on the receipts of the flow runs before it; without any, on what is there."""
     root, log = Path.cwd(), get_run_logger()
     heartbeats()
@@ -185,24 +175,31 @@ def stage_on_agent(stage: str, commit: str | None = None, after: list[UUID] | No
     with held(root / WORKSPACE_LOCK, log.info):
         given = receipt.merged([received(run)[1] for run in after] if after else [receipt.whole(root)])
         receipt.take(given, root)
-        fetch(stage)
+        options: list[str] = fetch(stage, force, return_state=True).result()  # type: ignore[assignment]  # or it raises
         with gpus(stage, root):
-            run = stage_task(stage, root, ["--allow-missing"]).result()
-        made = receipt.of_stage(stage, root)
-        if made["lock"][stage] != given["lock"].get(stage):
-            push(stage)
-        publish(stage, made, run)
+            run = stage_task(stage, root, options).result()
+        if not stored.where(stage, root).remote:
+            push(stage, return_state=True).result()
+        publish(stage, receipt.of_stage(stage, root), run)
     return Completed(name=STATE_NAMES[run.outcome], message=f"{run.outcome} on {platform.node()}, {run.seconds:.0f} s")
 
 
 @task(task_run_name="fetch what {stage} needs", cache_policy=NO_CACHE)
-def fetch(stage: str) -> None:
-    receipt.fetch(stage, Path.cwd(), get_run_logger().info)
+def fetch(stage: str, force: bool) -> list[str] | State:
+    """The options of `dvc repro` that fit what is here."""
+    try:
+        return receipt.fetch(stage, Path.cwd(), get_run_logger().info, force)
+    except PosttrainError as error:
+        return failed(error)
 
 
 @task(task_run_name="push what {stage} made", cache_policy=NO_CACHE)
-def push(stage: str) -> None:
-    receipt.push(stage, Path.cwd(), get_run_logger().info)
+def push(stage: str) -> State | None:
+    try:
+        receipt.push(stage, Path.cwd(), get_run_logger().info)
+    except PosttrainError as error:
+        return failed(error)
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

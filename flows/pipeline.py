@@ -34,6 +34,7 @@ from prefect.states import Completed
 from flows.artifacts import show, with_progress
 from flows.lock import held
 from flows.stage_run import COOKIE, Outcome, StageFailed, StageRun, marked, run_stage, start_watchdog
+from flows.told import failed, told
 from flows.worktree import Workspace, workspace
 from posttrain.cli import positive
 from posttrain.errors import EXIT_RETRY, InputError, PosttrainError
@@ -53,6 +54,7 @@ WATCHDOGS: list["subprocess.Popen[bytes]"] = []
 
 
 @flow(name="posttrain")
+@told
 def pipeline(
     stages: list[str] | None = None,
     recipe: str | None = None,
@@ -98,7 +100,12 @@ def worth_repeating(_task: Any, _run: Any, state: State[Any]) -> bool:
 )
 def stage_task(stage: str, root: Path | None = None, options: Sequence[str] = ()) -> State[StageRun]:
     """One stage in a folder, the working directory if none is given; the state's name says whether it had to run."""
-    run = run_stage(stage, root or Path.cwd(), with_progress(stage, get_run_logger()), options)
+    try:
+        run = run_stage(stage, root or Path.cwd(), with_progress(stage, get_run_logger()), options)
+    except PosttrainError as error:
+        if isinstance(error, StageFailed) and error.code == EXIT_RETRY:
+            raise  # Prefect repeats what raises, and no state that is returned
+        return failed(error)
     return Completed(name=STATE_NAMES[run.outcome], message=f"{run.outcome}, {run.seconds:.0f} s", data=run)
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 
 from ruamel.yaml import YAML
 
-from flows import command
+from flows import command, stored
 from flows.stage_run import TAIL_LINES
 from posttrain.errors import InputError
 from posttrain.graph import graph, made_inputs, small_files
@@ -109,14 +109,28 @@ def write(path: Path, content: bytes) -> None:
 # Data
 
 
-def fetch(stage: str, root: Path, say: Say) -> None:
-    """Have here what the stage needs; nothing, if it has not changed since its entry in dvc.lock."""
+def fetch(stage: str, root: Path, say: Say, force: bool = False) -> list[str]:
+    """Have here what the stage needs; nothing, if it has not changed and what it made still is somewhere.
+
+    Returns: the options of `dvc repro` for it: whether outs may be missing here, and whether it has to run
+    """
     drop_dead_locks(root)
     makers = made_inputs(stage, root)
     status = changes([*dict.fromkeys([*makers.values(), stage])], root)
     foreign(status, root)
-    if makers and runs(stage, status, root):
+    options = ["--force"] if force else ["--allow-missing"]
+    if not force and stage in locked(root) and lost(stage, root):
+        say(f"what {stage} made is neither here nor in the DVC remote: it is made again")
+        options = []
+    if makers and (options != ["--allow-missing"] or runs(stage, status, root)):
         transfer(["pull", *makers], root, say)
+    return options
+
+
+def lost(stage: str, root: Path) -> bool:
+    """Whether dvc.lock tells of outs that are nowhere, as that of a fresh clone does."""
+    found = stored.where(stage, root)
+    return not (found.here or found.remote)
 
 
 def changes(stages: list[str], root: Path) -> dict[str, dict[str, Any]]:
@@ -198,5 +212,5 @@ def transfer(arguments: list[str], root: Path, say: Say) -> None:
             f"dvc {' '.join(arguments)}, in {root}",
             got="\n          ".join(tail),
             wanted="a DVC remote that this machine reaches and that has what earlier stages made",
-            do="`dvc remote list` here; `dvc push` where a stage ran without Prefect",
+            do="`dvc remote list` here; where earlier stages made nothing yet, run the chain with them too",
         )

@@ -25,13 +25,14 @@ from flows.chart import data_uri, intervals
 from flows.child_runs import Point, run_points
 from flows.command import git
 from flows.pipeline import Setting, chosen, setting, start_server
+from flows.told import told
 from flows.worktree import committed, experiment_name
 from posttrain.errors import InputError, PosttrainError
 from posttrain.graph import stage_names
 from posttrain.params.recipes import overlaid
 from posttrain.paths import EVALUATE_RESULTS
 
-INTERVAL = ("pass@1_low", "pass@1", "pass@1_high")
+WIDTH = 100
 
 Grid = dict[str, list[Setting]] | list[dict[str, Setting]]
 
@@ -50,6 +51,7 @@ class PointsFailed(PosttrainError):
 
 
 @flow(name="posttrain-sweep")
+@told
 def sweep(
     grid: dict[str, list[Setting]] | list[dict[str, Setting]],
     concurrency: int = 1,
@@ -111,7 +113,7 @@ def metrics_of(run: PointRun, commit: str, root: Path) -> dict[str, Any] | None:
 
 def show(runs: Sequence[PointRun]) -> None:
     """A table of all points, the best first, and a chart of those that were evaluated."""
-    best_first = sorted(runs, key=lambda run: -run.metrics["grpo"]["pass@1"] if run.metrics else 2)
+    best_first = ranked(runs)
     create_table_artifact([row(run) for run in best_first], key="posttrain-sweep", description="pass@1 after GRPO")
     measured = [
         (
@@ -128,6 +130,10 @@ def show(runs: Sequence[PointRun]) -> None:
         create_image_artifact(chart, key="posttrain-sweep-chart", description="pass@1 after GRPO, 95 % interval")
 
 
+def ranked(runs: Sequence[PointRun]) -> list[PointRun]:
+    return sorted(runs, key=lambda run: -run.metrics["grpo"]["pass@1"] if run.metrics else 2)
+
+
 def row(run: PointRun) -> dict[str, Any]:
     end = {"state": run.state, "experiment": run.point.experiment}
     if run.metrics is None:
@@ -140,6 +146,33 @@ def row(run: PointRun) -> dict[str, Any]:
         "verdict": run.metrics["verdict"],
         **end,
     }
+
+
+def aligned(runs: Sequence[PointRun]) -> str:
+    """The table for a terminal, the best first: as wide as it needs, and at most WIDTH, where points are shortened.
+
+    The names of the experiments are in `dvc exp show` and in the table in Prefect.
+    """
+    columns = ("point", "pass@1", "gain", "verdict", "state")
+    lines = [columns, *(cells(run) for run in ranked(runs))]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    widths[0] = min(widths[0], max(len("point"), WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
+    return "\n".join(
+        "  ".join(f"{shortened(cell, width):{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def cells(run: PointRun) -> tuple[str, ...]:
+    shown = row(run)
+    value = f"{shown['pass@1']:.4f}" if "pass@1" in shown else "-"
+    # Two params may end in one word, as sft.learning_rate and grpo.learning_rate do: keys stay whole.
+    return str(run.point), value, shown.get("gain", "-"), shown.get("verdict", "-"), run.state
+
+
+def shortened(text: str, width: int) -> str:
+    """The end is what tells points apart."""
+    return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
 
 
 def values(text: str) -> tuple[str, list[Setting]]:
@@ -179,8 +212,7 @@ def main(argv: Sequence[str]) -> int:
         return 130
     finally:
         logging.getLogger("prefect").setLevel(logging.WARNING)  # the server's farewell would stand below our last line
-    for run in runs:
-        print(" | ".join(["sweep", *(f"{key} {value}" for key, value in row(run).items())]))
+    print(aligned(runs))
     print(f"sweep | {len(runs)} points | next: dvc exp show")
     return 0
 

@@ -49,7 +49,9 @@ def test_a_stage_stopped_with_75_is_repeated_and_the_rest_follows(made: Site) ->
 
 def test_params_are_checked_before_anything_runs(made: Site) -> None:
     run = made.submit(set={"grpo.bta": 1})
-    assert "grpo.bta" in made.over(run)["state"]["message"]
+    state = made.over(run)["state"]
+    assert state["message"].startswith("the overrides: grpo.bta"), state
+    assert "Traceback" not in made.said(run)
     assert made.children(run) == {}
 
 

@@ -1,5 +1,6 @@
 """What travels between clones, with the real DVC and git: two clones of one project and a folder as the remote."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import receipt
+from flows import receipt, stored
 from flows.experiment import commit_of, experiment_name, record
 from flows.stage_run import run_stage
 from posttrain.errors import InputError
@@ -48,9 +49,9 @@ def clones(dvc_project: Callable[..., Path], tmp_path: Path) -> list[Path]:
 
 def stage(name: str, root: Path) -> str:
     """One stage as an agent runs it: what DVC did."""
-    receipt.fetch(name, root, ignore)
-    run = run_stage(name, root, ignore, ["--allow-missing"])
-    receipt.push(name, root, ignore)
+    run = run_stage(name, root, ignore, receipt.fetch(name, root, ignore))
+    if not stored.where(name, root).remote:
+        receipt.push(name, root, ignore)
     return run.outcome
 
 
@@ -91,12 +92,30 @@ def test_the_lock_is_written_as_dvc_writes_it(clones: list[Path]) -> None:
     assert (two / "dvc.lock").read_text() == (one / "dvc.lock").read_text()
 
 
-def test_what_the_remote_lacks_is_an_error_that_says_so(clones: list[Path]) -> None:
+def test_what_is_nowhere_is_made_again_and_what_is_kept_is_not(clones: list[Path]) -> None:
     one, two = clones
     run_stage("prepare", one, ignore)
-    receipt.take(receipt.whole(one), two)
-    with pytest.raises(InputError, match="`dvc push` where a stage ran without Prefect"):
+    run_stage("sft", one, ignore)
+    receipt.take(receipt.whole(one), two)  # as a fresh clone has a committed dvc.lock, and its remote nothing
+    with pytest.raises(InputError, match="run the chain with them too"):
         receipt.fetch("sft", two, ignore)
+    assert stage("prepare", two) == "ran"
+    assert (two / "rows").read_text() == "seed: 1\n"
+    # The model's bytes are those of the rows, and DVC keeps bytes once.
+    assert stage("prepare", two) == stage("sft", two) == "unchanged"
+
+    # What only an agent's cache has goes to the remote without a run.
+    shutil.rmtree(one.parent / "remote")
+    assert stage("prepare", one) == stage("sft", one) == "unchanged"
+    assert stored.where("sft", one).remote
+
+
+def test_without_a_remote_a_stage_says_what_to_do(clones: list[Path]) -> None:
+    root = clones[0]
+    run_stage("prepare", root, ignore)
+    dvc(root, "remote", "remove", "--local", "shared")
+    with pytest.raises(InputError, match="dvc remote add"):
+        receipt.fetch("prepare", root, ignore)
 
 
 @pytest.mark.parametrize("path", ["../outside", "stage.py", ".git/hooks/post-checkout"])

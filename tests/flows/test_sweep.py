@@ -14,8 +14,9 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from flows.chart import intervals
+from flows.child_runs import Point
 from flows.stage_run import GRACE_S
-from flows.sweep import PointsFailed, main, parameters_of, points_of, sweep
+from flows.sweep import WIDTH, PointRun, PointsFailed, aligned, main, parameters_of, points_of, sweep
 from posttrain.errors import InputError
 from tests.processes import wait
 
@@ -108,3 +109,15 @@ def test_a_chart_shows_each_row_and_no_markup_of_its_name():
     left, middle, right = (float(found) for found in re.findall(r'text x="([\d.]+)" y="\d+" text-anchor', svg)[1:4])
     assert f'd="M{left} 36H{right}"' in svg
     assert f'cx="{middle}"' in svg
+
+
+def test_the_table_of_the_console_is_aligned_and_fits():
+    metrics = {"verdict": "improved", "grpo": {"pass@1": 0.5}, "gain": {"mean": 0.1, "low": 0.0, "high": 0.2}}
+    long = Point("a", {"grpo.learning_rate": 1e-6, "sft.learning_rate": 1e-5, "grpo.num_generations": 16, "seed": 2})
+    runs = [PointRun(Point("b", {"seed": 1}), "Failed", None), PointRun(long, "Completed", metrics)]
+    head, best, failed = aligned(runs).splitlines()
+    assert max(map(len, (head, best, failed))) <= WIDTH
+    assert "seed=2" in best
+    assert [line.index(word) for line, word in ((head, "state"), (best, "Completed"), (failed, "Failed"))] == [
+        head.index("state")
+    ] * 3
