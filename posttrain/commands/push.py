@@ -7,6 +7,7 @@ Only files that the model's manifest lists, and no other kind than a model has: 
 """
 
 import re
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,7 +105,6 @@ def upload(repo: str, files: list[Path], card: bytes, private: bool) -> str:
 
     Raises: InputError with what the Hub said
     """
-    from httpx import HTTPError
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
@@ -123,10 +123,15 @@ def upload(repo: str, files: list[Path], card: bytes, private: bool) -> str:
     except HfHubHTTPError as error:
         said = error.server_message or str(error).strip().partition("\n")[0]
         raise refused(repo, said, "look at the owner and at the token: `hf auth whoami`; it has to write") from None
-    except (HTTPError, OSError, OfflineModeIsEnabled) as error:
+    except (*transport_errors(), OSError, OfflineModeIsEnabled) as error:
         raise refused(
             repo, f"the Hub could not be reached: {error}", "look at the network, HF_ENDPOINT and HF_HUB_OFFLINE"
         ) from None
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """Of the client that huggingface_hub has loaded: httpx2 from its version 2 on."""
+    return tuple(sys.modules[name].HTTPError for name in ("httpx", "httpx2") if name in sys.modules)
 
 
 def left_over(api: "HfApi", repo: str, files: list[Path]) -> list[str]:

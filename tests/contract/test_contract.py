@@ -42,7 +42,7 @@ PLUMBING = {
     *(f"posttrain/params/{name}.py" for name in ("__init__", "file", "launch", "recipes", "rewards", "round_trip")),
     *("posttrain/params/schema.py", "posttrain/params/section.py"),
     *(f"posttrain/outputs/{name}.py" for name in ("manifest", "identity", "parents", "checkpoints", "run_log", "disk")),
-    "posttrain/outputs/weight_files.py",
+    *("posttrain/outputs/weight_files.py", "posttrain/outputs/json_files.py"),
     *(f"posttrain/processes/{name}.py" for name in ("process_tree", "lock", "signals")),
 }
 
@@ -380,10 +380,11 @@ SEVERAL = {"strategy": "zero3", "processes": 4, "machines": 2, "threads": 2}
 """Processes on machines, without which most of `launch` says nothing."""
 LAUNCHED = {
     **{"device": "cuda", "strategy": "zero2", "mixed_precision": "bf16", "offload": "all"},
-    **{"main_address": "10.0.0.1:29500", "micro_batch_size": 8, "report_to": ["tensorboard"]},
+    **{"main_address": "10.0.0.1:29500", "micro_batch_size": 8},
 }
-RUNNING = {"reward_workers", "evaluate_timeout_s", "checkpoint_every_s"}
-"""What a stage hands to the verifier, to lighteval's process and to the trainer's checkpoints, which nothing shows."""
+RUNNING = {"reward_workers", "evaluate_timeout_s", "checkpoint_every_s", "report_to"}
+"""What a stage hands to the verifier, to lighteval's process, to the trainer's checkpoints and to trackers
+(tests/unit/test_trackers.py), which nothing shows."""
 
 
 @pytest.mark.parametrize("key", [key for key in Launch.model_fields if key not in {"vllm", *RUNNING}])

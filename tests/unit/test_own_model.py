@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from posttrain.commands.check import checks as check
 from posttrain.data.sources import load
 from posttrain.errors import InputError
+from posttrain.inputs import link_temporary_workspace
 from posttrain.launch import layout
 from posttrain.outputs.facts import Origin
 from posttrain.outputs.manifest import MANIFEST, publish, require_complete, sha256
@@ -223,15 +224,27 @@ def test_what_a_stage_wrote_and_empty_folders_are_replaced(project: Path) -> Non
     assert (SFT_MODEL / "a.txt").read_text() == "second"
 
 
-@pytest.mark.parametrize(("temporary", "do"), [(True, "flows.pipeline --set"), (False, "mend the path")])
-def test_what_git_ignores_is_missed_by_name_in_dvcs_temporary_workspaces(
-    project: Path, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch, temporary: bool, do: str
+@pytest.mark.parametrize("temporary", [True, False])
+def test_what_git_ignores_is_there_in_dvcs_temporary_workspaces(
+    project: Path, params_with: ParamsWith, monkeypatch: pytest.MonkeyPatch, temporary: bool
 ) -> None:
+    """And nothing of another folder in a clone that merely lies in it."""
     params = params_with(CHANGES | {"prepare.dataset": "./data/source/own.jsonl"})
+    for path, text in (
+        (Path("data/source/own.jsonl"), '{"problem": "1 + 1", "answer": "2"}\n'),
+        (Path(OWN, "config.json"), "{}"),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     folder = project / (".dvc/tmp/exps/tmpx1" if temporary else "clone")
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
-    for missing in (lambda: load(params.prepare, "train", folder / "made"), lambda: require_source(OWN, params.model)):
-        with pytest.raises(InputError) as caught:
-            missing()
-        assert do in caught.value.do
+    link_temporary_workspace()
+    assert Path("data/source/own.jsonl").exists() is Path(OWN, "config.json").exists() is temporary
+    if not temporary:
+        for missing in (
+            lambda: load(params.prepare, "train", folder / "made"),
+            lambda: require_source(OWN, params.model),
+        ):
+            with pytest.raises(InputError, match="mend the path"):
+                missing()
