@@ -144,19 +144,20 @@ def seen(flow_run: UUID, client: SyncPrefectClient) -> FlowRun:
 
 
 def stopped(runs: list[StageRun], stage: str, child: FlowRun) -> State:
-    """The state of a chain one of whose stages did not complete."""
+    """The state of a chain one of whose stages was cancelled.
+
+    Raises: PosttrainError with the cause if it ended in another way
+    """
     assert child.state is not None
     cause = child.state.message or "no message"
     quoted = "\n".join(f"    {line}" for line in cause.splitlines())  # as code, whatever a stage has printed
     show(summary(runs, Path.cwd()), f"**{stage}: {child.state.name}** in flow run `{child.name}`:\n\n{quoted}")
     if child.state.is_cancelled():
         return Cancelled(message=f"{stage} was cancelled: flow run '{child.name}'")
-    error = PosttrainError(
+    raise PosttrainError(
         f"{cause}\nIn flow run '{child.name}', {child.state.name}. What was done before it is kept: when the "
         "cause is mended, run the deployment again."
     )
-    get_run_logger().error(str(error))
-    return failed(error)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
