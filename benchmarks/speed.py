@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from speed_runs import ROOT, Row, measure, posttrain, workspace
+from speed_runs import ADOPTED, ROOT, Row, measure, posttrain, workspace
 
 sys.path.insert(0, str(ROOT))
 from posttrain.commands.check.speed import numpy_tflops
@@ -27,8 +27,8 @@ from posttrain.launch.layout import cores
 OUT = ROOT / "docs/data/speed.json"
 GRPO = {"grpo.warmup_steps": 1, "grpo.health": {"window": 2}}
 SFT = {"sft.warmup_steps": 1, "sft.logging_steps": 1}
-SMOLLM2 = {"model.name_or_path": "models/base/smollm2", "sft": None, "grpo.prompts_per_step": 1}
-SMOLLM2 |= {"grpo.num_generations": 8, "grpo.max_completion_length": 48, "launch.micro_batch_size": 8}
+SMOLLM2 = {**ADOPTED, "grpo.prompts_per_step": 1}
+SMOLLM2 |= {"grpo.num_generations": 8, "grpo.max_completion_length": 64, "launch.micro_batch_size": 8}
 BF16 = {"launch.mixed_precision": "bf16", "grpo.generation_dtype": "bfloat16"}
 CONTENDERS = (("stock", 1), ("posttrain", 1), ("stock", 2), ("posttrain", 2))
 IN_BF16 = ("posttrain bf16", 1)

@@ -49,6 +49,8 @@ def main(threads: int) -> None:
     sampled = ("num_generations", "max_completion_length", "temperature", "top_p", "beta", "epsilon", "loss_type")
     with Path("data/prepared/train.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
+    text = params["prompts"]["system"]
+    system = [{"role": "system", "content": text}] if text else []
     trainer = GRPOTrainer(
         model="models/sft",
         reward_funcs=[accuracy, form, tag_count],
@@ -70,7 +72,7 @@ def main(threads: int) -> None:
             **{name: grpo[name] for name in (*same, *sampled)},
         ),
         train_dataset=Dataset.from_list(
-            [{"prompt": [{"role": "user", "content": row["problem"]}], "answer": row["answer"]} for row in rows]
+            [{"prompt": [*system, {"role": "user", "content": row["problem"]}], "answer": row["answer"]} for row in rows]
         ),
         processing_class=AutoTokenizer.from_pretrained("models/sft"),
     )

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from posttrain.launch.layout import is_main
 
 ELSEWHERE = "in another process"
-TRIED = 64
+TRIED = 8
 """Tokens after which the model is asked for its opinion."""
 
 
