@@ -72,7 +72,10 @@ def main(threads: int) -> None:
             **{name: grpo[name] for name in (*same, *sampled)},
         ),
         train_dataset=Dataset.from_list(
-            [{"prompt": [*system, {"role": "user", "content": row["problem"]}], "answer": row["answer"]} for row in rows]
+            [
+                {"prompt": [*system, {"role": "user", "content": row["problem"]}], "answer": row["answer"]}
+                for row in rows
+            ]
         ),
         processing_class=AutoTokenizer.from_pretrained("models/sft"),
     )

@@ -50,6 +50,8 @@ def every_rule(params: Params, golds: Golds, folder: Path) -> Iterator[Rule]:
     config = params.prepare
     yield rules.faulty()
     yield rules.without_a_match()
+    if config.max_solution_chars is not None:
+        yield rules.long(config.max_solution_chars)
     if config.columns.answer is not None or config.dataset == BUILT_IN:
         yield rules.without_a_gold()
         yield from rules.gold_rules(golds, config.drop_golds)

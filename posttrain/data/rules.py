@@ -32,6 +32,19 @@ def without_a_gold() -> Rule:
     return Rule("no-gold", "without a gold answer", decide)
 
 
+def long(limit: int) -> Rule:
+    """Rows whose shortest solution has more characters; without a solution there is nothing to measure."""
+
+    def decide(problems: Problems) -> Iterator[LeftOut]:
+        for first, batch in problems.table.stream("solutions"):
+            for row, solutions in enumerate(batch["solutions"], first):
+                shortest = min(map(len, solutions), default=0)
+                if shortest > limit and problems.fate[row] == -1:
+                    yield LeftOut(row, f"{shortest} characters")
+
+    return Rule("long", "with a solution longer than prepare.max_solution_chars", decide)
+
+
 def gold_rules(golds: Golds, kinds: Iterable[Kind]) -> list[Rule]:
     """Golds that no answer can meet, and those of kinds to leave out: other rewards would be noise."""
 

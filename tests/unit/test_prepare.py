@@ -518,6 +518,18 @@ def test_rows_are_held_out_where_there_is_no_test_split(project: Path, params_wi
     assert {row["answer"] for row in [*train, *test]} == {str(number) for number in range(40)}
 
 
+def test_problems_with_long_solutions_alone_are_left_out_of_both_sets(project: Path, params_with: ParamsWith) -> None:
+    long, short = f"{'So it is. ' * 9}\n#### 4", "It is.\n#### 4"
+    rows = [row(f"question {number}?", long if number % 2 else short) for number in range(40)]
+    save("data/source/train.jsonl", *rows)
+    prepare.run(params_with({**GSM8K_FORM, "prepare.test_frac": 0.5, "prepare.max_solution_chars": len(short)}))
+    kept = {line["problem"] for name in ("train.jsonl", "test.jsonl") for line in lines(name)}
+    assert kept == {f"question {number}?" for number in range(0, 40, 2)}
+    (rule,) = (rule for rule in require_complete(PREPARED, "prepare")["rules"] if rule["name"] == "long")
+    assert rule["left_out"] == 20
+    assert rule["examples"][0]["note"] == f"{len(long)} characters"
+
+
 def test_the_caps_hold_and_the_order_of_the_file_does_not_matter(project: Path, params_with: ParamsWith) -> None:
     rows = [row(f"question {number}?") for number in range(40)]
     params = params_with({**GSM8K_FORM, "prepare.test_frac": 0.5, "prepare.max_train": 5, "prepare.max_test": 3})
