@@ -9,7 +9,7 @@ The one place of the library that knows the folder stages/.
 import gc
 import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -17,8 +17,9 @@ from posttrain.commands.check.checks import preflight
 from posttrain.errors import InputError
 from posttrain.inputs import link_temporary_workspace
 from posttrain.launch import layout
+from posttrain.launch.accelerate import by_itself
 from posttrain.launch.environment import is_worker
-from posttrain.launch.supervisor import supervise
+from posttrain.launch.supervisor import Launch, launched, supervise
 from posttrain.outputs.checkpoints import only_run
 from posttrain.params.file import load_params
 from posttrain.params.schema import Params
@@ -42,12 +43,25 @@ def run_stage(stage: str) -> None:
         elif params.launch.machine_rank:
             help_machine_0(stage, params)
         else:
-            preflight(params, stage)
-            with only_run(stage):
-                work_or_supervise(stage, params)
+            with begun(stage, params) as launch:
+                preflight(params, stage)
+                with only_run(stage):
+                    work_or_supervise(stage, params, launch)
 
 
-def work_or_supervise(stage: str, params: Params) -> None:
+@contextmanager
+def begun(stage: str, params: Params) -> Iterator[Launch | None]:
+    """The launcher of the processes that will train, at its imports while the preflight looks at the rest; None if it
+    would start them at once, or before a server of vLLM that they have to know."""
+    with ExitStack() as stack:
+        launch = None
+        with suppress(InputError, OSError):  # the preflight tells of them
+            if shared(stage, params) and by_itself(found := layout.layout(params.launch)) and not params.grpo.use_vllm:
+                launch = stack.enter_context(launched(stage, found))
+        yield launch
+
+
+def work_or_supervise(stage: str, params: Params, launch: Launch | None) -> None:
     """Stages that no processes share run here whatever `launch` asks for, also on a machine without its GPUs."""
     if shared(stage, params) and (odd := layout.hidden_gpus(params.launch)) is not None:
         print(f"{stage} | {odd}", flush=True)
@@ -56,9 +70,12 @@ def work_or_supervise(stage: str, params: Params) -> None:
             print(f"{stage} | launch.processes auto: {found}", flush=True)
         work(stage, params)
         return
+    if launch is not None:
+        supervise(stage, launch)
+        return
     measure_difficulty(stage, params)
-    with rollout_server(params) if stage == "grpo" else nullcontext():
-        supervise(stage, found)
+    with rollout_server(params) if stage == "grpo" else nullcontext(), launched(stage, found) as launch:
+        supervise(stage, launch)
 
 
 def measure_difficulty(stage: str, params: Params) -> None:
@@ -127,4 +144,5 @@ def help_machine_0(stage: str, params: Params) -> None:
             wanted=f"machine 0 for it; several share {' and '.join(layout.SHARED)}",
             do=f"run `posttrain {stage}` on machine 0 alone",
         )
-    supervise(stage, layout.layout(launch))
+    with launched(stage, layout.layout(launch)) as launcher:
+        supervise(stage, launcher)

@@ -1,6 +1,7 @@
 """Starts the workers of DDP on this machine's processors, which need no more than ranks and a port to meet at.
 
-Run     python -m posttrain.launch.ranks STAGE PROCESSES, by posttrain/launch/supervisor.py
+Run     python -m posttrain.launch.ranks STAGE PROCESSES, by posttrain/launch/supervisor.py, which writes a line to its
+        standard input when they may start: the address of its fork server, if it has one
 
 Workers are forks of a process that has imported the stage and started no thread: TRL is imported once, and its pages
 are shared. `accelerate launch` imports torch for itself, and then each worker imports everything.
@@ -12,14 +13,20 @@ import socket
 import sys
 import traceback
 
-from posttrain import worker
+# Nothing heavy: multiprocessing imports this file in each process that scores.
 from posttrain.errors import EXIT_BUG
-from posttrain.run_stage import imported
 
 
 def main(stage: str, processes: int) -> int:
     """The exit code of the worker that failed first, as soon as it has: the supervisor ends the others."""
+    from posttrain.processes.pool import share_server
+    from posttrain.run_stage import imported
+
     imported(stage)
+    if not (line := sys.stdin.readline()):  # the preflight found a fault, or the supervisor is gone
+        return 0
+    if address := line.strip():
+        share_server(address)
     port = free_port()
     for rank in range(processes):
         start(stage, rank, processes, port)
@@ -35,6 +42,8 @@ def main(stage: str, processes: int) -> int:
 
 def start(stage: str, rank: int, processes: int, port: int) -> None:
     """One worker, in the environment that torchrun makes."""
+    from posttrain import worker
+
     if os.fork():
         return
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posttrain.errors import EXIT_BUG, EXIT_RETRY, PosttrainError
-from posttrain.launch.accelerate import command, environment, write_config
+from posttrain.launch.accelerate import by_itself, command, environment, write_config
 from posttrain.launch.layout import SOCKET, Layout
 from posttrain.paths import LAUNCH_LOGS
+from posttrain.processes.pool import server_address
 from posttrain.processes.process_tree import end_of
 from posttrain.processes.signals import NotedSignals
 
@@ -55,23 +56,41 @@ class WorkerError(PosttrainError):
         self.exit_code = exit_code
 
 
-def supervise(stage: str, layout: Layout) -> None:
+@dataclass(frozen=True)
+class Launch:
+    """A launcher that runs, and the socket to which its workers will report."""
+
+    layout: Layout
+    process: subprocess.Popen[bytes]
+    listener: socket.socket
+    begun: Path
+    """Its log until the workers may start: that of a run which has the lock may not be touched before."""
+
+
+def supervise(stage: str, launch: Launch) -> None:
     """Run the stage in the processes of the layout, all its signals passed on.
 
     Raises: SystemExit with the code of the worker that failed first, WorkerError if that one was not rank 0.
     """
-    write_config(stage, layout)
-    LAUNCH_LOGS.mkdir(parents=True, exist_ok=True)
+    layout = launch.layout
     print(f"{stage} | {layout} | other ranks: {LAUNCH_LOGS}/{stage}-rank-N.log", flush=True)
     log = log_path(stage, f"launcher-{layout.machine_rank}" if layout.machines > 1 else "launcher")
-    with listening() as (listener, path), launched(stage, layout, path, log) as launcher:
-        run = Supervision(stage, log, listener, launcher)
-        with NotedSignals() as signals:
-            try:
-                run.watch(signals)
-            finally:
-                run.kill()
+    launch.begun.replace(log)
+    run = Supervision(stage, log, launch.listener, launch.process)
+    with NotedSignals() as signals:
+        try:
+            let_start(launch.process)
+            run.watch(signals)
+        finally:
+            run.kill()
     run.raise_failure(layout)
+
+
+def let_start(launcher: subprocess.Popen[bytes]) -> None:
+    """Tell a launcher that waits for it that the workers may start."""
+    if launcher.stdin is not None:
+        with suppress(BrokenPipeError), launcher.stdin:  # it has died, which is seen without this
+            launcher.stdin.write(server_address().encode() + b"\n")
 
 
 @contextmanager
@@ -85,23 +104,32 @@ def listening() -> Iterator[tuple[socket.socket, str]]:
 
 
 @contextmanager
-def launched(stage: str, layout: Layout, path: str, log_file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The launcher in a session of its own: a Ctrl-C reaches us alone, and we pass it on."""
+def launched(stage: str, layout: Layout) -> Iterator[Launch]:
+    """The launcher in a session of its own: a Ctrl-C reaches us alone, and we pass it on.
+
+    Our own one (ranks.py) imports what its workers need, and starts them when `supervise` says so; accelerate's starts
+    them at once.
+    """
+    write_config(stage, layout)
+    LAUNCH_LOGS.mkdir(parents=True, exist_ok=True)
+    begun = log_path(stage, f"launcher-of-{os.getpid()}")
     with (
-        log_file.open("wb") as log,
+        listening() as (listener, path),
+        begun.open("wb") as log,
         subprocess.Popen(
             command(stage, layout),
             env={**os.environ, **environment(layout), SOCKET: path},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if by_itself(layout) else subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         ) as launcher,
     ):
         try:
-            yield launcher
+            yield Launch(layout, launcher, listener, begun)
         finally:
             launcher.kill()
+            begun.unlink(missing_ok=True)
 
 
 def log_path(stage: str, name: str) -> Path:

@@ -10,6 +10,7 @@ outside (the kernel out of memory, an operator) costs no value: the call is trie
 
 Workers come from Python's fork server, which holds no torch and no thread, so forking is safe and takes milliseconds.
 It is warm (`WARM`); where the process has one already, from somebody else, each worker warms up before its first call.
+The processes that train share the one of their supervisor, which its preflight has warmed.
 When the process that asks dies, even by SIGKILL, the fork server ends and takes every worker with it.
 """
 
@@ -30,7 +31,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -244,6 +245,43 @@ def start_server() -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, WARM])
     with signals_later():
         forkserver.ensure_running()
+
+
+class SharedServer(forkserver.ForkServer):
+    """A fork server that another process started, and whose end ends it; where it is gone, this process's own."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._forkserver_address = address
+        self._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)  # in place of the pipe that only its owner holds
+
+    def ensure_running(self) -> None:
+        resource_tracker.ensure_running()
+
+    def connect_to_new_process(self, fds: Sequence[int]) -> tuple[int, int]:
+        try:
+            return super().connect_to_new_process(fds)
+        except OSError:
+            own = forkserver.ForkServer()
+            use_server(own)
+            return own.connect_to_new_process(fds)
+
+
+def server_address() -> str:
+    """Where this process's fork server listens; empty if it has none."""
+    return getattr(forkserver._forkserver, "_forkserver_address", None) or ""
+
+
+def share_server(address: str) -> None:
+    """Let this process and its forks take workers from another's fork server, which is warm."""
+    use_server(SharedServer(address))
+
+
+def use_server(server: forkserver.ForkServer) -> None:
+    """multiprocessing goes through these names of its module."""
+    server.set_forkserver_preload([__name__, WARM])
+    names = ("ensure_running", "connect_to_new_process", "set_forkserver_preload", "get_inherited_fds")
+    vars(forkserver).update(_forkserver=server, **{name: getattr(server, name) for name in names})
 
 
 class Worker:

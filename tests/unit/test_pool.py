@@ -239,6 +239,36 @@ def test_what_the_caller_raises_ends_the_run_and_the_pool_goes_on(pool: Pool) ->
     assert pool.run(abs, [(-1,)], 5.0) == [1]
 
 
+SHARED = """
+import os, sys
+from posttrain.processes.pool import Pool, share_server
+
+if __name__ == "__main__":
+    share_server(sys.argv[1])
+    if os.fork() == 0:
+        with Pool(1) as pool:
+            print(pool.run(os.getppid, [()], 5.0)[0], flush=True)
+        os._exit(0)
+    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_process_takes_workers_from_the_fork_server_of_another(pool: Pool, tmp_path: Path, there: bool) -> None:
+    """As forks that train do. Where that one is gone, from one of its own."""
+    server = pool.run(os.getppid, [()], 5.0)[0]
+    program = tmp_path / "program.py"
+    program.write_text(SHARED)
+    address = pool_module.server_address() if there else str(tmp_path / "gone")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(program), address], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (int(done.stdout) == server) == there
+    assert done.stderr == ""
+    assert pool.run(os.getppid, [()], 5.0) == [server]  # whose other workers go on
+
+
 INTERRUPTED = """
 import os, signal, sys
 from multiprocessing import forkserver

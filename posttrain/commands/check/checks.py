@@ -234,7 +234,7 @@ def findings(params: Params, stage: str | None = None) -> list[Finding]:
     found: list[Finding] = []
     with Workspace(params) as work:
         if stage in (None, "grpo"):
-            work.warm_up()
+            work.warm_up(stage)
         for concerned, check in checks_of(params):
             if stage in (None, concerned):
                 try:

@@ -1,7 +1,7 @@
 """What the preflight can look at: params, and what the stages have made so far."""
 
-import importlib
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -94,11 +94,12 @@ class Workspace:
     def __enter__(self) -> Self:
         return self
 
-    def warm_up(self) -> None:
-        """Have the processes that score do their imports, and do this one's meanwhile."""
+    def warm_up(self, stage: str | None) -> None:
+        """Have the processes that score do their imports, and meanwhile load tokenizers here, which takes as long."""
         if self.manifest is not None:
             start_server()
-            importlib.import_module("posttrain.training.pretrained")
+            with suppress(InputError):  # the check that asks for it tells of it
+                _ = self.tokenizer("grpo"), stage or self.base_tokenizer
 
     def __exit__(self, *_: object) -> None:
         if isinstance(scoring := vars(self).get("_scoring"), Scoring):  # it has worker processes
