@@ -4,6 +4,7 @@ Reads   dvc.yaml
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,25 @@ def outs(stage: dict[str, Any]) -> dict[str, bool]:
         path, options = next(iter(item.items())) if isinstance(item, dict) else (item, None)
         found[path] = (options or {}).get("cache", True)
     return found
+
+
+def restored_by(*paths: Path) -> list[str]:
+    """The commands that bring files of outs back as they were recorded: git's for what DVC does not cache."""
+    with suppress(InputError):  # nobody asked about the graph
+        known = {Path(out): cached for stage in graph().values() for out, cached in outs(stage).items()}
+        found = [(path, out) for path in paths for out in known if path.is_relative_to(out)]
+        return list(dict.fromkeys(f"dvc checkout {out}" if known[out] else f"git checkout -- {p}" for p, out in found))
+    return []
+
+
+def how_to_restore(made_by: str, *paths: Path) -> str:
+    """What to do about files that a stage made and something changed."""
+    commands = " and ".join(f"`{command}`" for command in restored_by(*paths))
+    return f"restore it with {commands}, or run `posttrain {made_by}` again" if commands else again(made_by)
+
+
+def again(made_by: str) -> str:
+    return f"run `posttrain {made_by}` again"
 
 
 def small_files(root: Path, stages: Sequence[str] | None = None) -> list[str]:

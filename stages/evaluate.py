@@ -50,7 +50,7 @@ def run(params: Params) -> None:
     require_out(paths.PREPARED, "prepare")
     manifests = {stage: require_out(folder, stage) for stage, folder in MODELS.items()}
     require_child(paths.GRPO_MODEL, manifests["grpo"], paths.SFT_MODEL)
-    made_from = Origin("evaluate", params).record
+    origin = Origin.now("evaluate", params)
     settings = Settings.of(params)
     with unpublished("evaluate") as folder, Verifier(params.verifier.timeout_s, 1.0, params.launch.reward_workers) as v:
         runner = Lighteval(folder, settings.system, settings.num_samples, params.launch.evaluate_timeout_s)
@@ -61,10 +61,11 @@ def run(params: Params) -> None:
         ]
         found = evaluate(subjects, tasks, settings, partial(generator, params, settings), runner, v)
     metrics = metrics_of(found, params)
+    origin.require_same_parents()
     with beside(paths.EVALUATE_RESULTS) as out:
         write_json(out / "metrics.json", metrics)
         write_jsonl(out / "samples.jsonl", samples(found))
-        write_json(out / MANIFEST, made_from | {"lighteval": found.versions, "files": file_hashes(out)})
+        write_json(out / MANIFEST, origin.record | {"lighteval": found.versions, "files": file_hashes(out)})
         publish_files(out, paths.EVALUATE_RESULTS)
     track(params, metrics, samples(found))
     seconds = time.monotonic() - began

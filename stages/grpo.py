@@ -48,10 +48,10 @@ def run(params: Params) -> None:
     began = time.monotonic()
     require_out(PREPARED, "prepare")
     require_model(SFT_MODEL, "sft", params.prompts.system)
+    checkpoints = Checkpoints(Origin.now("grpo", params))
     probed, rows = hold_out(read_jsonl(PREPARED / "train.jsonl"), params.grpo.probe.problems)
     measure_by_server(params)
     start(params.seed, params.launch)
-    checkpoints = Checkpoints(Origin("grpo", params))
     with (
         Scoring(params.rewards, params.verifier, params.launch.reward_workers) as scoring,
         unpublished("grpo") as folder,
@@ -80,6 +80,7 @@ def run(params: Params) -> None:
         samples = [
             {**row, "before": b, "after": a} for row, b, a in zip(rows[:NUM_SAMPLES], before, after, strict=True)
         ]
+        checkpoints.origin.require_same_parents()
         outcome |= changed_metric(plain, SFT_MODEL)
         with kept(checkpoints):
             publish(trainer, plain, outcome, samples, selection, checkpoints.origin)

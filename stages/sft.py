@@ -56,7 +56,7 @@ def run(params: Params) -> None:
 
 def adopt(params: Params) -> None:
     """Publish the model that params name, untrained, with a few of its completions."""
-    began, origin = time.monotonic(), Origin("sft", params)
+    began, origin = time.monotonic(), Origin.now("sft", params)
     rows = list(islice(read_rows(PREPARED, "train"), NUM_SAMPLES))
     with unpublished("sft"):
         model, tokenizer = given_model(params)
@@ -65,6 +65,7 @@ def adopt(params: Params) -> None:
         finished = sum(sample["finished"] for sample in samples)
         metrics = {"parameters": model.num_parameters()}
         record = origin.record | {"adopted": params.model.name_or_path}
+        origin.require_same_parents()
         publish(model, tokenizer, curve(), metrics, samples, record)
     seconds = time.monotonic() - began
     log_run("sft", seconds=seconds)
@@ -80,7 +81,7 @@ def adopt(params: Params) -> None:
 def train(params: Params) -> None:
     """Train on the traces, sample a few completions, publish models/sft."""
     began = time.monotonic()
-    checkpoints = Checkpoints(Origin("sft", params))
+    checkpoints = Checkpoints(Origin.now("sft", params))
     with unpublished("sft") as folder:
         config = trainer_config(params, folder / "trainer")  # first: ZeRO-3 shares weights out as they are loaded
         model, tokenizer = base_model(params, read_rows(PREPARED, "sft"))
@@ -97,6 +98,7 @@ def train(params: Params) -> None:
             return  # the main process publishes
         metrics = trainer.metrics() | {"parameters": plain.num_parameters()} | lengths.metrics
         metrics |= changed_metric(plain, began_at)
+        checkpoints.origin.require_same_parents()
         with kept(checkpoints):
             publish(plain, tokenizer, trainer.curve, metrics, samples, checkpoints.origin.trained)
     trainer.tracked.finish(metrics, samples)

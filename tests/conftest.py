@@ -25,7 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 ROOT = Path(__file__).parents[1]
 PROJECT = {"params.yaml", "dvc.yaml"}
 LONG = {folder: place for place, folder in enumerate(("pipeline", "distributed", "flows"))}
-ALONE = {"test_resume", "test_own_code", "test_own_model", "test_relock"}
+ALONE = {"test_concurrency", "test_resume", "test_own_code", "test_own_model", "test_relock"}
 ParamsWith = Callable[[dict[str, Any]], Params]
 
 

@@ -60,7 +60,7 @@ def evaluation(model: Path) -> dict[str, Any] | None:
     of_this = manifest.get("parents", {}).get(str(model)) == sha256(model / MANIFEST)
     if not of_this or not metrics.is_file() or manifest["files"].get(METRICS) != sha256(metrics):
         return None
-    return {"metrics": read_numbers(metrics), "params": manifest["params"], "manifest": sha256(path)}
+    return {"metrics": read_numbers(metrics, "evaluate"), "params": manifest["params"], "manifest": sha256(path)}
 
 
 def hub_datasets() -> list[str]:

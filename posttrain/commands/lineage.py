@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
+from posttrain.graph import how_to_restore
 from posttrain.outputs.disk import readable
 from posttrain.outputs.facts import MADE_BY, code_hash, code_path, differences, versions
 from posttrain.outputs.json_files import read_object
@@ -205,7 +206,7 @@ def state(folder: Path) -> str:
 
 def commit(stage: str, manifest: str) -> list[str]:
     """The commit of the run that wrote a manifest; nothing if another run, or another machine, did."""
-    log = read_numbers(RUN_LOG / f"{stage}.json")
+    log = read_numbers(RUN_LOG / f"{stage}.json", stage)
     made = log.get("git")
     if log.get("manifest") != manifest or not isinstance(made, dict):
         return []
@@ -229,7 +230,9 @@ def adoption() -> list[str]:
 
 def training_lines(results: Path) -> list[str]:
     """The metrics of sft or grpo; where a run has a first and a last value, both on one line."""
-    metrics = {name: value for name, value in read_numbers(results / "metrics.json").items() if is_number(value)}
+    metrics = {
+        name: value for name, value in read_numbers(results / "metrics.json", results.name).items() if is_number(value)
+    }
     shown = []
     for name, value in sorted(metrics.items()):
         if name.endswith("_first") and name.removesuffix("_first") in metrics:
@@ -240,7 +243,7 @@ def training_lines(results: Path) -> list[str]:
 
 
 def evaluation_lines() -> list[str]:
-    metrics = read_numbers(EVALUATE_RESULTS / "metrics.json")
+    metrics = read_numbers(EVALUATE_RESULTS / "metrics.json", "evaluate")
     lines = []
     for model in ("base", "sft", "grpo"):
         values = metrics.get(model, {})
@@ -265,11 +268,11 @@ def wrapped(items: list[str], width: int = 100) -> list[str]:
     return lines
 
 
-def read_numbers(path: Path) -> dict[str, Any]:
+def read_numbers(path: Path, made_by: str) -> dict[str, Any]:
     """A file of metrics; nothing where there is none.
 
     Raises: InputError if it is no JSON object.
     """
     if not path.is_file():
         return {}
-    return read_object(path, "run the stage that makes it again")
+    return read_object(path, how_to_restore(made_by, path))

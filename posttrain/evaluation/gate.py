@@ -10,6 +10,7 @@ from typing import Any
 from posttrain import paths
 from posttrain.errors import GateError, InputError
 from posttrain.evaluation.statistics import Interval, Verdict
+from posttrain.graph import how_to_restore
 from posttrain.outputs.facts import Origin, differences
 from posttrain.outputs.json_files import read_object
 from posttrain.outputs.manifest import MANIFEST
@@ -42,7 +43,8 @@ def check_gate(params: Params) -> None:
     Raises: GateError if it did not, InputError if there is nothing to judge, or something changed since.
     """
     require_current(require_out(paths.EVALUATE_RESULTS, "evaluate"), params)
-    metrics = read_object(paths.EVALUATE_RESULTS / "metrics.json", "run `posttrain evaluate` again")
+    path = paths.EVALUATE_RESULTS / "metrics.json"
+    metrics = read_object(path, how_to_restore("evaluate", path))
     gain = Interval(*(metrics["gain"][key] for key in ("mean", "low", "high")))
     minimum = params.evaluate.gate.min_gain
     clean = metrics.get("clean_gain", ALL_CLEAN)

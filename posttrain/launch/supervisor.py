@@ -25,6 +25,7 @@ from posttrain.errors import EXIT_BUG, EXIT_RETRY, PosttrainError
 from posttrain.launch.accelerate import by_itself, command, environment, write_config
 from posttrain.launch.layout import SOCKET, Layout
 from posttrain.paths import LAUNCH_LOGS
+from posttrain.processes.lock import keep_held
 from posttrain.processes.pool import server_address
 from posttrain.processes.process_tree import end_of
 from posttrain.processes.signals import NotedSignals
@@ -152,9 +153,13 @@ class Supervision:
         """The signal that was not waited for."""
 
     def watch(self, signals: NotedSignals) -> None:
-        """Until every worker and the launcher have ended. Past the deadline the rest is killed."""
+        """Until every worker and the launcher have ended. Past the deadline the rest is killed.
+
+        Raises: RetryError if another process runs the stage by now, whose lock somebody removed
+        """
         passed_on = 0
         while self.alive or self.launcher.poll() is None:
+            keep_held()
             for key, _ in self.selector.select(POLL_S):
                 self.greet() if key.fileobj is self.listener else self.listen(key.data)
             for number in signals.received[passed_on:]:

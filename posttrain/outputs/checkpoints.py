@@ -21,7 +21,7 @@ from posttrain.outputs.facts import Origin
 from posttrain.outputs.json_files import read_object
 from posttrain.outputs.manifest import MANIFEST, obey_umask, sha256, write_json
 from posttrain.paths import CHECKPOINTS, LOCKS, UNPUBLISHED
-from posttrain.processes.lock import held
+from posttrain.processes.lock import held, keep_held
 
 KEEP = 2
 NUMBERED = re.compile(r"step-[0-9]{1,18}")  # isdigit() takes ², which int() does not
@@ -75,7 +75,10 @@ class Checkpoints:
         """Make the folder `source` the checkpoint of `step` by one rename; all but the last KEEP go.
 
         Everything is on the disk before the rename is, so neither a kill nor a power cut leaves half of one.
+
+        Raises: RetryError if another process runs this stage by now
         """
+        keep_held()
         files = sorted(path for path in source.rglob("*") if path.is_file())
         hashes = {str(path.relative_to(source)): sha256(path) for path in files}
         write_json(source / MANIFEST, {"step": step, "facts": self.origin.facts, "files": hashes})

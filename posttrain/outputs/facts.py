@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from posttrain.errors import RetryError
 from posttrain.graph import stage_of
-from posttrain.launch.layout import layout
+from posttrain.launch.layout import is_main, layout
 from posttrain.outputs.manifest import MANIFEST, files_of, sha256, sha256_all
 from posttrain.params.launch import Launch
 from posttrain.params.schema import Params
@@ -56,11 +57,20 @@ VERIFIER_PACKAGES = {"python", "math-verify", "latex2sympy2_extended", "sympy", 
 class Origin:
     """What a stage's outs are made from, looked at when it is first asked for and only once: it may be gigabytes.
 
-    Of several processes the main one asks, because it alone publishes and decides which checkpoint to go on from.
+    Of several processes the main one asks, because it alone publishes and decides which checkpoint to go on from. A
+    stage asks before it reads: what is put there while it runs is not what its outs were made from.
     """
 
     stage: str
     params: Params
+
+    @classmethod
+    def now(cls, stage: str, params: Params) -> Self:
+        """What is there when a stage begins, looked at by its main process."""
+        origin = cls(stage, params)
+        if is_main():
+            origin.require_same_parents()
+        return origin
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -77,6 +87,16 @@ class Origin:
             "code": code_hashes(deps),
             "versions": {name: used[name] for name in used if self.stage != "prepare" or name in VERIFIER_PACKAGES},
         }
+
+    def require_same_parents(self) -> None:
+        """Raises: RetryError if a folder that the stage read is not the one any more that was there when it began"""
+        manifests = {dep: Path(dep) / MANIFEST for dep in self.record["parents"]}
+        now = {dep: sha256(path) if path.is_file() else None for dep, path in manifests.items()}
+        if changed := [dep for dep, value in self.record["parents"].items() if now[dep] != value]:
+            raise RetryError(
+                f"{', '.join(changed)} became another while {self.stage} ran; nothing is published"
+                f" | to run it on what is there now: posttrain {self.stage}"
+            )
 
     @cached_property
     def trained(self) -> dict[str, Any]:

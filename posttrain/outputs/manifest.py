@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
+from posttrain.graph import how_to_restore
 from posttrain.outputs.json_files import read_object
 from posttrain.paths import BASE_MODELS, OUTPUTS, UNPUBLISHED
+from posttrain.processes.lock import keep_held
 
 MANIFEST = "manifest.json"
 SUFFIX = ".unpublished"
@@ -85,8 +87,9 @@ def publish(source: Path, target: Path, facts: dict[str, Any]) -> None:
 
     A manifest with `facts` and the sha256 of every file is added first.
 
-    Raises: InputError if what stands there is no stage's.
+    Raises: InputError if what stands there is no stage's, RetryError if another process runs this stage by now
     """
+    keep_held()
     require_replaceable(target)
     write_json(source / MANIFEST, {**facts, "files": file_hashes(source)})
     obey_umask(source)
@@ -130,7 +133,10 @@ def publish_files(source: Path, target: Path) -> None:
     """Move the files of `source` into `target`, each by one rename, a manifest last; other files there stay.
 
     For results: DVC and git keep files of their own beside them.
+
+    Raises: RetryError if another process runs this stage by now
     """
+    keep_held()
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(files_of(source), key=lambda path: path.name == MANIFEST):
         path.replace(target / path.name)
@@ -155,14 +161,14 @@ def require_complete(folder: Path, made_by: str) -> dict[str, Any]:
             wanted=f"the complete output of `{command}`",
             do=f"{clear_away(folder)}; then run `{command}`",
         )
-    manifest = read_manifest(path, f"run `{command}` again")
+    manifest = read_manifest(path, how_to_restore(made_by, path))
     missing = [name for name in manifest["files"] if not (folder / name).is_file()]
     if missing:
         raise InputError(
             str(folder),
             got=f"{', '.join(missing)} missing",
             wanted=f"the {len(manifest['files'])} files of its {MANIFEST}",
-            do=f"run `{command}` again",
+            do=how_to_restore(made_by, *(folder / name for name in missing)),
         )
     return manifest
 

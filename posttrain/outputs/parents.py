@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
+from posttrain.graph import how_to_restore
 from posttrain.launch.layout import is_main
 from posttrain.outputs.identity import identity
 from posttrain.outputs.manifest import MANIFEST, OWN_MODEL, require_complete, sha256, sha256_all
@@ -84,7 +85,7 @@ def require_files(folder: Path, manifest: dict[str, Any], made_by: str) -> None:
             str(folder),
             got=f"{', '.join(changed)} changed",
             wanted=f"the bytes that {folder / MANIFEST} records",
-            do=f"restore it with `dvc checkout {folder}`, or run `posttrain {made_by}` again; {OWN_MODEL}",
+            do=f"{how_to_restore(made_by, *(folder / name for name in changed))}; {OWN_MODEL}",
         )
 
 

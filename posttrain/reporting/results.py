@@ -6,6 +6,7 @@ from typing import Any
 
 from posttrain import paths
 from posttrain.errors import InputError
+from posttrain.graph import how_to_restore
 from posttrain.outputs.json_files import read_object, read_objects, read_text
 from posttrain.outputs.manifest import MANIFEST, sha256
 from posttrain.params.schema import Params
@@ -54,13 +55,18 @@ def read(params: Params) -> Results:
     return Results(
         params=params,
         evaluation=read_json(paths.EVALUATE_RESULTS / "metrics.json", "evaluate"),
-        samples=read_objects(require_file(paths.EVALUATE_RESULTS / "samples.jsonl", "evaluate"), again("evaluate")),
+        samples=read_samples(paths.EVALUATE_RESULTS / "samples.jsonl", "evaluate"),
         sft=read_json(paths.SFT_RESULTS / "metrics.json", "sft"),
         health=read_json(paths.GRPO_RESULTS / "health.json", "grpo"),
         curves={stage: read_curve(folder / "curve.tsv", stage) for stage, folder in FOLDERS.items()},
         manifests={stage: read_json(path, stage) for stage, path in manifests.items()},
         hashes={stage: sha256(path) for stage, path in manifests.items()},
     )
+
+
+def read_samples(path: Path, made_by: str) -> list[dict[str, Any]]:
+    """Raises: InputError if the file is missing, or has a line that is no JSON object"""
+    return read_objects(require_file(path, made_by), how_to_restore(made_by, path))
 
 
 def require_file(path: Path, made_by: str) -> Path:
@@ -77,14 +83,12 @@ def require_file(path: Path, made_by: str) -> Path:
 
 def read_json(path: Path, made_by: str) -> dict[str, Any]:
     """Raises: InputError if the file is missing or holds no JSON object with something in it"""
-    data = read_object(require_file(path, made_by), again(made_by))
+    data = read_object(require_file(path, made_by), how_to_restore(made_by, path))
     if not data:
-        raise InputError(str(path), got="an empty object", wanted="the file as the stage wrote it", do=again(made_by))
+        raise InputError(
+            str(path), got="an empty object", wanted="the file as the stage wrote it", do=how_to_restore(made_by, path)
+        )
     return data
-
-
-def again(made_by: str) -> str:
-    return f"restore it with `git checkout` or `dvc checkout`, or run `posttrain {made_by}` again"
 
 
 def read_curve(path: Path, made_by: str) -> Columns:
@@ -92,7 +96,7 @@ def read_curve(path: Path, made_by: str) -> Columns:
 
     Raises: InputError if the file is missing or no table of numbers
     """
-    text = read_text(require_file(path, made_by), again(made_by))
+    text = read_text(require_file(path, made_by), how_to_restore(made_by, path))
     try:
         head, *rows = [line.split("\t") for line in text.splitlines() or [""]]
         if "step" not in head:
@@ -101,4 +105,4 @@ def read_curve(path: Path, made_by: str) -> Columns:
         return {name: [float(cell) if cell else None for cell in column] for name, column in cells.items()}
     except ValueError as error:
         wanted = "the curve that the stage wrote"
-        raise InputError(str(path), got=str(error)[:120], wanted=wanted, do=again(made_by)) from None
+        raise InputError(str(path), got=str(error)[:120], wanted=wanted, do=how_to_restore(made_by, path)) from None

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from posttrain.params.file import read_yaml
 from tests.clone import copy_project
+from tests.forks import Run as Fork
+from tests.forks import workspace
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,3 +83,13 @@ def run(clone: Path) -> Run:
 def repro(run: Run) -> "subprocess.CompletedProcess[str]":
     """The outcome of `dvc repro` in the clone."""
     return run("dvc", "repro")
+
+
+@pytest.fixture(scope="module")
+def never_killed(forks: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which sft and grpo ran through, without writing a single checkpoint."""
+    root = workspace(tmp_path_factory.mktemp("never_killed"), {"launch": {"checkpoint_every_s": 1e6}})
+    for stage in ("prepare", "sft", "grpo"):
+        run = Fork(forks, root, stage)
+        assert run.wait() == 0, run.output()
+    return root

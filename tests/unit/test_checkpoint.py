@@ -24,7 +24,8 @@ from posttrain.outputs.disk import readable
 from posttrain.outputs.facts import Origin, differences
 from posttrain.outputs.manifest import MANIFEST
 from posttrain.params.file import load_params
-from posttrain.paths import CHECKPOINTS, PARAMS, UNPUBLISHED
+from posttrain.paths import CHECKPOINTS, LOCKS, PARAMS, UNPUBLISHED
+from posttrain.processes.lock import keep_held
 from tests.conftest import ParamsWith
 
 ROOT = Path(__file__).parents[2]
@@ -340,6 +341,33 @@ def test_a_second_run_of_a_stage_is_refused_and_others_are_not(project: Path) ->
             pass
     with only_run("sft"):  # released by its death
         pass
+
+
+def test_a_lock_that_somebody_removed_is_taken_again_unless_another_run_has_it(project: Path) -> None:
+    with only_run("sft"):
+        shutil.rmtree(LOCKS)
+        keep_held()
+        # From outside: closing the file in here would let go of the lock.
+        second = 'from posttrain.outputs.checkpoints import only_run\nwith only_run("sft"):\n    pass'
+        told = subprocess.run([sys.executable, "-c", second], capture_output=True, text=True).stderr
+        assert f"RetryError: process {os.getpid()} runs this stage" in told
+        shutil.rmtree(LOCKS)
+        with holding("sft") as pid:
+            with pytest.raises(RetryError, match=f"process {pid} runs this stage"):
+                keep_held()
+            with pytest.raises(RetryError):
+                Checkpoints(Origin("sft", load_params(PARAMS))).commit(source(1), 1)
+
+
+def test_a_parent_that_became_another_is_refused_with_75(workspace: Path) -> None:
+    origin = Origin.now("grpo", load_params(PARAMS))
+    origin.require_same_parents()
+    (workspace / "models/sft/manifest.json").write_text("another", encoding="utf-8")
+    with pytest.raises(RetryError, match="models/sft became another while grpo ran"):
+        origin.require_same_parents()
+    (workspace / "models/sft/manifest.json").unlink()
+    with pytest.raises(RetryError, match="models/sft became another"):
+        origin.require_same_parents()
 
 
 def test_ranks_in_the_shell_switch_no_lock_off(

@@ -119,6 +119,25 @@ def test_what_changed_since_does_not_pass(evaluated: Evaluated, change: Callable
     assert named in f"{caught.value.where} {caught.value.got}"
 
 
+@pytest.mark.parametrize(
+    ("change", "command"),
+    [
+        (lambda: METRICS.write_text("<<<<<<< HEAD\n"), "git checkout -- results/evaluate/metrics.json"),
+        (METRICS.unlink, "git checkout -- results/evaluate/metrics.json"),
+        (lambda: (EVALUATE_RESULTS / MANIFEST).write_text("{"), "dvc checkout results/evaluate/manifest.json"),
+        (lambda: (GRPO_MODEL / "model.safetensors").write_text("other"), "dvc checkout models/grpo"),
+        ((GRPO_MODEL / "model.safetensors").unlink, "dvc checkout models/grpo"),
+    ],
+)
+def test_what_restores_a_file_is_who_has_it(evaluated: Evaluated, change: Callable[[], Any], command: str) -> None:
+    """git has the outs that DVC does not cache."""
+    params = evaluated({})
+    change()
+    with pytest.raises(InputError) as caught:
+        check_gate(params)
+    assert f"restore it with `{command}`, or run `posttrain" in caught.value.do
+
+
 def test_results_of_other_params_do_not_pass(evaluated: Evaluated, params_with: ParamsWith) -> None:
     evaluated({})
     with pytest.raises(InputError, match=r"evaluate\.temperature 0\.6, now 0\.9"):
