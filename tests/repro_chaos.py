@@ -35,6 +35,7 @@ STAGES = ("prepare", "sft", "grpo", "evaluate", "report")
 TRAINED = ("sft", "grpo")
 STEPS = 30
 PATIENCE_S = 300
+LOOK_S = 1.0
 PLACES = {
     "prepare": ("data/.prepared",),
     "sft": ("models/.sft", "results/.sft"),
@@ -60,6 +61,8 @@ class Repro:
     def __init__(self, root: Path) -> None:
         self.root, self.mark = root, f"POSTTRAIN_TEST_RUN={uuid.uuid4().hex}"
         self.log = root.with_name(f"{root.name}.log")
+        self.known: dict[int, str] = {}
+        """Processes of the stage, looked up before the moment comes: to find them takes longer than a checkpoint."""
         with self.log.open("w") as log:
             name, value = self.mark.split("=")
             env = environment(root, **{name: value, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"})
@@ -80,7 +83,7 @@ class Repro:
         """SIGKILL to all processes, or to those of a stage; whether DVC still ran."""
         if not self.alive():
             return False
-        for pid in processes(mark=self.mark, command=f"posttrain {stage}" if stage else ""):
+        for pid in [*self.known, *processes(mark=self.mark, command=f"posttrain {stage}" if stage else "")]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if stage is None:
@@ -131,8 +134,10 @@ def await_moment(run: Repro, stage: str, kind: str, draw: random.Random) -> None
     if kind == "whenever":
         time.sleep(draw.uniform(0, 12))
         return
-    seen = publishing if kind == "publishing" else in_checkpoint
+    seen, looked = publishing if kind == "publishing" else in_checkpoint, 0.0
     while run.alive() and not seen(run.root, stage) and run.stage() == stage:
+        if time.monotonic() - looked > LOOK_S:
+            run.known, looked = processes(mark=run.mark, command=stage), time.monotonic()
         time.sleep(0.0005)
     time.sleep(draw.uniform(0, 0.004))
 
