@@ -27,8 +27,10 @@ PAGES = {
     "docs/tutorial.md": "an hour of training: tests/pipeline runs the stages",
     "docs/vllm.md": "GPUs: tests/pipeline/vllm_cpu.py",
 }
-SHELL = "mkdir|mv|cp|export|printf|source|for"
-PROGRAMS = f"posttrain|model_signing|openssl|make|dvc|git|python|prefect|sbatch|pip|uv|sky|hf|vllm|ollama|docker|kubectl|{SHELL}"
+SHELL = "mkdir|mv|cp|export|printf|source|for|openssl"
+PROGRAMS = (
+    f"posttrain|model_signing|make|dvc|git|python|prefect|sbatch|pip|uv|sky|hf|vllm|ollama|docker|kubectl|{SHELL}"
+)
 COMMAND = re.compile(rf"^\s*(?:\d+ +)?(?:\$ )?(?:[A-Z_]+=\S+ )*(?:{PROGRAMS}) ", re.M)
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<why>[^>]+?) -->\n+)?^(?P<indent> *)```(?P<kind>\w*)\n(?P<text>.*?)^(?P=indent)```",

@@ -1,6 +1,7 @@
 """The docs say what is: commands that exist, each block run or with a reason, a reference that leaves nothing out."""
 
 import argparse
+import ast
 import re
 import runpy
 import shlex
@@ -79,6 +80,21 @@ def test_the_reference_leaves_nothing_out() -> None:
     assert {"posttrain.paths", "posttrain.evaluation.statistics", "posttrain.judge.verifier"} <= said[
         "reference/library.md"
     ]
+
+
+def functions(file: Path) -> set[str]:
+    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_tests_that_the_matrix_of_faults_names_are_there() -> None:
+    _, _, matrix = (ROOT / "docs/faults.md").read_text().partition("\n## Matrix\n")
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", matrix)
+    assert len(named) > 60
+    assert [one for one in named if not (ROOT / "tests" / one[0]).is_file()] == []
+    known = {file: functions(ROOT / "tests" / file) for file, _ in named}
+    assert [f"{file}::{name}" for file, name in named if name not in known[file]] == []
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`make ([\w-]+)`", matrix)) <= targets
 
 
 def test_the_navigation_names_pages_that_are_there() -> None:
