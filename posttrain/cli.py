@@ -406,6 +406,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
 
 
 def run_push(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0")  # an upload may take an hour
     quiet()
     from posttrain.commands.push import push
     from posttrain.params.file import load_params

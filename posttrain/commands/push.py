@@ -121,12 +121,19 @@ def upload(repo: str, files: list[Path], card: bytes, private: bool) -> str:
     except HFValidationError as error:
         raise refused(repo, str(error), "mend the name") from None
     except HfHubHTTPError as error:
-        said = error.server_message or str(error).strip().partition("\n")[0]
-        raise refused(repo, said, "look at the owner and at the token: `hf auth whoami`; it has to write") from None
+        do = "look at the owner and at the token: `hf auth whoami`; it has to write"
+        raise refused(repo, answer(error), do) from None
+    except (RuntimeError, ValueError) as error:  # weights that did not arrive, a card that the Hub cannot read
+        raise refused(repo, f"{error} {answer(error.__cause__)}".strip(), "mend it, and push again") from None
     except (*transport_errors(), OSError, OfflineModeIsEnabled) as error:
         raise refused(
             repo, f"the Hub could not be reached: {error}", "look at the network, HF_ENDPOINT and HF_HUB_OFFLINE"
         ) from None
+
+
+def answer(error: BaseException | None) -> str:
+    """What the Hub said, in a line."""
+    return getattr(error, "server_message", None) or str(error or "").strip().partition("\n")[0]
 
 
 def transport_errors() -> tuple[type[Exception], ...]:

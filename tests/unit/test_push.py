@@ -1,6 +1,7 @@
-"""`posttrain push`: what would go, what is refused, and the card by the Hub's own classes."""
+"""`posttrain push`: what would go, what is refused, the card by the Hub's own classes, and commits to a stand-in."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from posttrain.outputs.manifest import MANIFEST, publish, write_json
 from posttrain.params.file import load_params
 from posttrain.paths import EVALUATE_RESULTS, GRPO_MODEL, PARAMS, PREPARED, SFT_MODEL
 from posttrain.training.card import CARD, card
+from tests.hub import READER, WRITER, Hub, Repository, serving
 from tests.unit.test_lineage import model_folder
 
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, as it uploads
 RATES = {"pass@1": 0.75, "pass@1_low": 0.5, "pass@1_high": 0.9, "pass@2": 0.8, "maj@2": 0.7}
 ASKED = {"temperature": 0.6, "top_p": 1.0, "max_new_tokens": 80}
 METRICS: dict[str, Any] = {
@@ -133,15 +136,90 @@ def test_a_name_that_the_hub_refuses(pipeline: Path, name: str, capsys: pytest.C
     assert "OWNER/NAME" in capsys.readouterr().err
 
 
-def endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+# ---------------------------------------------------------------------------------------------------------------------
+# What reaches the Hub: huggingface_hub's client, and a stand-in of the Hub
+
+
+def endpoint(monkeypatch: pytest.MonkeyPatch, url: str, token: str = WRITER) -> None:
     """What HF_ENDPOINT and HF_TOKEN say, which huggingface_hub reads when it is imported."""
     from huggingface_hub import hf_api
 
-    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    monkeypatch.setenv("HF_TOKEN", token)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(hf_api.api, "endpoint", url)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serving() as hub:
+        endpoint(monkeypatch, hub.address)
+        yield hub
+
+
+def test_one_commit_has_the_model_and_its_evaluation(
+    pipeline: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", "me/mine", "--private"]) == 0
+    there = hub.repositories["me/mine"]
+    assert (there.visibility, there.commits) == ("private", ["posttrain push"])
+    card = there.files.pop(CARD)
+    assert b"model-index:" in card
+    assert b'from_pretrained("me/mine")' in card
+    listed = set(json.loads((GRPO_MODEL / MANIFEST).read_text())["files"]) - {CARD, "optimizer.pt"} | {MANIFEST}
+    assert there.files == {name: (GRPO_MODEL / name).read_bytes() for name in listed}
+    assert list(hub.stored.values()) == [(GRPO_MODEL / "model.safetensors").read_bytes()]
+    assert f"push | {hub.address}/me/mine/commit/" in capsys.readouterr().out
+
+
+def test_the_same_again_is_no_commit(pipeline: Path, hub: Hub) -> None:
+    assert [main(["push", "me/mine"]), main(["push", "me/mine"])] == [0, 0]
+    assert hub.repositories["me/mine"].commits == ["posttrain push"]
+    assert main(["push", "me/mine", "--license", "mit"]) == 0
+    assert hub.repositories["me/mine"].commits == ["posttrain push"] * 2
+    assert b"license: mit" in hub.repositories["me/mine"].files[CARD]
+
+
+def test_weights_of_an_earlier_model_go_and_nothing_else(pipeline: Path, hub: Hub) -> None:
+    kept = {"notes.md": b"mine", "onnx/model.safetensors": b"another form"}
+    shards = {"model-00001-of-00002.safetensors": b"old", "pytorch_model.bin": b"older"}
+    hub.repositories["me/mine"] = Repository("public", kept | shards)
+    assert main(["push", "me/mine"]) == 0
+    there = hub.repositories["me/mine"].files
+    assert kept.items() <= there.items()
+    assert not shards.keys() & there.keys()
+
+
+@pytest.mark.parametrize(("token", "said"), [("hf_wrong", "Invalid username"), (READER, "don't have the rights")])
+def test_a_token_that_the_hub_refuses_exits_2(
+    pipeline: Path,
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    token: str,
+    said: str,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert main(["push", "me/mine"]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert "hf auth whoami" in shown.err
+    assert token not in shown.out + shown.err
+    assert hub.repositories == {}
+
+
+def test_weights_that_do_not_arrive_are_not_committed(
+    pipeline: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.storage_is_full = True
+    assert main(["push", "me/mine"]) == 2
+    assert "storage limit" in capsys.readouterr().err
+    assert hub.repositories["me/mine"].commits == []
+    hub.storage_is_full = False
+    assert main(["push", "me/mine"]) == 0
+    assert hub.repositories["me/mine"].files["model.safetensors"] == (GRPO_MODEL / "model.safetensors").read_bytes()
 
 
 def test_a_hub_that_is_not_there_exits_2(
@@ -151,4 +229,4 @@ def test_a_hub_that_is_not_there_exits_2(
     assert main(["push", "me/mine"]) == 2
     shown = capsys.readouterr()
     assert "the Hub could not be reached" in shown.err
-    assert "hf_test" not in shown.err + shown.out
+    assert WRITER not in shown.err + shown.out
