@@ -2,6 +2,7 @@
 
 python -m tests.docs           which commands are run and which are not, as a table
 python -m tests.docs --run     runs them in a clone with the recipe of seconds: what each printed, minutes
+python -m tests.docs --run docs/howto.md ...    those of some pages
 
 A block that is not run has `<!-- not run: REASON -->` above it; PAGES are not run as a whole.
 """
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,6 @@ PAGES = {
     "docs/agents.md": "a server and agents: tests/flows runs the same calls",
     "docs/flows.md": "whole pipelines under Prefect: tests/flows",
     "docs/slurm.md": "a cluster",
-    "docs/tutorial.md": "an hour of training: tests/pipeline runs the stages",
     "docs/vllm.md": "GPUs: tests/pipeline/vllm_cpu.py",
 }
 SHELL = "mkdir|mv|cp|export|printf|source|for|openssl"
@@ -118,9 +118,11 @@ def clone(folder: Path) -> Path:
     return target
 
 
-def run_all(folder: Path) -> Iterator[Ran]:
+def run_all(folder: Path, names: Sequence[str] = ()) -> Iterator[Ran]:
+    """Every block to run, or those of the pages that are named."""
     target = clone(folder)
-    for block in (block for path in pages() for block in blocks(path) if block.why_not is None):
+    found = [block for path in pages() for block in blocks(path) if block.why_not is None]
+    for block in (block for block in found if not names or block.page in names):
         started = time.monotonic()
         ran = shell(f"set -euo pipefail\n{block.text}", target)
         yield Ran(block, ran.returncode, ran.stdout, time.monotonic() - started)
@@ -142,7 +144,7 @@ def shell(text: str, folder: Path) -> "subprocess.CompletedProcess[str]":
         cwd=folder,
         env=environment,
         text=True,
-        timeout=600,
+        timeout=900,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -151,12 +153,14 @@ def shell(text: str, folder: Path) -> "subprocess.CompletedProcess[str]":
 def main() -> int:
     options = argparse.ArgumentParser(prog="python -m tests.docs")
     options.add_argument("--run", action="store_true", help="run the commands and say what they printed")
-    if not options.parse_args().run:
+    options.add_argument("pages", nargs="*", metavar="PAGE", help="such as docs/howto.md; all if none")
+    asked = options.parse_args()
+    if not asked.run:
         print(table())
         return 0
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        for ran in run_all(Path(folder)):
+        for ran in run_all(Path(folder), asked.pages):
             failed += ran.code != 0
             print(
                 f"\n## {ran.block.page}:{ran.block.line} {ran.block.section} | exit {ran.code} | {ran.seconds:.0f} s",

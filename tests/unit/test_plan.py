@@ -16,14 +16,20 @@ from trl.kernels.chunked_logprob import _backward_tile
 
 from posttrain.cli import main, parameters
 from posttrain.commands.plan import command, model
-from posttrain.commands.plan.machine import DDP, GIB, LORA, ZERO2, ZERO3, Machine, Strategy
+from posttrain.commands.plan.machine import DDP, GIB, LORA, OFFLOAD, SOLD_GIB, ZERO2, ZERO3, Machine, Strategy
 from posttrain.commands.plan.model import Model
 from posttrain.commands.plan.plan import BUCKET, TILE_COPIES, Plan
+from posttrain.commands.plan.strategies import plans, recommended
 from posttrain.commands.plan.work import Work, grpo_work
 from posttrain.errors import InputError
+from posttrain.outputs.facts import Origin
+from posttrain.outputs.manifest import publish
 from posttrain.params.file import load_params
 from posttrain.params.recipes import overlaid
-from posttrain.paths import PARAMS
+from posttrain.paths import PARAMS, PREPARED
+from posttrain.prompts import prompt_messages
+from posttrain.templates import render
+from posttrain.training.from_scratch import train_tokenizer
 
 SEVEN = model.of_size(7e9)
 WORK = Work(32, 16, prompt_length=256, max_completion_length=1024, max_steps=500, lora_rank=16)
@@ -143,6 +149,10 @@ def test_states_and_update_are_deepspeeds_own_estimate(gpus: int, monkeypatch: p
         theirs = zero3(p, largest, gpus, 1, cpu_offload=False, cpu_offload_params=False)[1]
         assert ours - theirs == pytest.approx(2 * p / gpus, abs=2)
         assert third.buffers == 2 * 2 * BUCKET + gathered
+        offload = planned(OFFLOAD, model=kind, machine=machine)
+        assert (
+            sum(states(offload)) + gathered == zero3(p, largest, gpus, 1, cpu_offload=True, cpu_offload_params=True)[1]
+        )
 
 
 def trained_step(config: Qwen2Config) -> tuple[Qwen2ForCausalLM, torch.optim.AdamW]:
@@ -339,12 +349,12 @@ def test_time_of_vllm_by_hand() -> None:
 
 
 def rows(work: Work = WORK, machine: Machine = NODE) -> list[Plan]:
-    return command.plans(SEVEN, work, machine)
+    return plans(SEVEN, work, machine)
 
 
 def test_the_micro_batch_is_the_largest_divisor_that_fits() -> None:
     found = rows()
-    assert {row.strategy.name for row in found if row.fits} == {"zero2", "zero3 / fsdp", "lora"}
+    assert {row.strategy.name for row in found if row.fits} == {"zero2", "zero3 / fsdp", "lora", "lora, zero3"}
     for row in found:
         sizes = [size for size in range(1, 65) if 64 % size == 0]
         needs = [replace(row, micro_batch=size).total for size in sizes]
@@ -355,61 +365,91 @@ def test_the_micro_batch_is_the_largest_divisor_that_fits() -> None:
 
 def test_the_recommendation_is_the_fastest_that_does_what_is_wanted() -> None:
     found = rows()
-    best = command.recommended(found, WORK)
+    best = recommended(found, WORK)
     assert best is not None
     assert (best.strategy, best.work.reference) == (ZERO2, True)
     assert best.step_s == min(r.step_s for r in found if r.fits and r.work.reference and not r.strategy.adapters)
-    without = command.recommended(found, replace(WORK, reference=False))
+    without = recommended(found, replace(WORK, reference=False))
     assert without is not None
     assert not without.work.reference
-    adapters = command.recommended(found, replace(WORK, adapters=True))
+    adapters = recommended(found, replace(WORK, adapters=True))
     assert adapters is not None
     assert adapters.strategy == LORA
     # One GPU of 80 GiB holds 7 billion parameters with adapters only.
     small = replace(WORK, prompts_per_step=4)
-    alone = command.recommended(rows(small, replace(NODE, gpus=1)), small)
+    alone = recommended(rows(small, replace(NODE, gpus=1)), small)
     assert alone is not None
     assert alone.strategy == LORA
-    assert command.recommended([], WORK) is None
+    assert recommended([], WORK) is None
 
 
-def test_what_would_fit_fits() -> None:
+def advice(size: float, work: Work, machine: Machine) -> list[str]:
+    """The remedies, a line each, without the last, which names none."""
     with pytest.raises(InputError) as caught:
-        command.require_fit(rows(machine=Machine(8, 12.0)))
-    memory_gib = float(caught.value.do.split()[1])
-    assert any(row.fits for row in rows(machine=Machine(8, memory_gib)))
-    assert not any(row.fits for row in rows(machine=Machine(8, memory_gib - 1.5)))
+        command.require_fit(plans(model.of_size(size), work, machine), work)
+    return [line.strip() for line in caught.value.do.splitlines()[:-1]]
+
+
+def asked_again(line: str, size: float, work: Work) -> list[Plan]:
+    """The plan of the flags that a line advises."""
+    words = line.partition(": --")[2].partition(";")[0].replace("--", "").split()
+    flags = dict(zip(words[::2], words[1::2], strict=True))
+    if "vllm" in flags:
+        shared = int(flags["tensor-parallel-size"])
+        work = replace(work, vllm="server", tensor_parallel_size=shared, gpu_memory_utilization=0.9)
+    machine = Machine(int(flags["gpus"]), float(flags["gpu-memory-gib"]))
+    command.require_vllm_memory(Plan(model.of_size(size), work, machine, DDP))
+    return plans(model.of_size(size), work, machine)
+
+
+@pytest.mark.parametrize(("size", "gpus", "memory_gib"), [(7e9, 1, 24), (14e9, 2, 24), (70e9, 8, 80), (120e9, 8, 80)])
+@pytest.mark.parametrize("reference", [True, False])
+def test_what_is_advised_fits_on_gpus_that_there_are(
+    size: float, gpus: int, memory_gib: float, reference: bool
+) -> None:
+    work = replace(WORK, reference=reference)
+    lines = advice(size, work, Machine(gpus, memory_gib))
+    *advised, offload = lines
+    for line in advised:
+        strategy = line.partition(" (")[2].partition("):")[0]
+        fitting = [plan for plan in asked_again(line, size, work) if plan.fits and plan.work.reference == reference]
+        assert strategy in {plan.strategy.name for plan in fitting}, line
+        many, _, gib = line.split()[:3]
+        assert float(gib) in (memory_gib, *SOLD_GIB)
+        assert line.split(": ")[1].startswith(f"--gpus {many} --gpu-memory-gib {gib}")
+    assert {line.startswith(f"{gpus} x ") for line in advised} == {True, False}  # larger ones, and more of them
+    assert "(zero3, launch.offload: all)" in offload
+
+
+def test_the_smallest_gpu_that_does_is_advised() -> None:
+    """8 of 192 GiB hold 70 billion parameters with adapters, 8 of 141 do not."""
+    (line,) = [line for line in advice(70e9, WORK, NODE) if line.startswith("8 x ") and "vLLM" not in line]
+    assert line == "8 x 192 GiB (lora): --gpus 8 --gpu-memory-gib 192"
+    seventy = model.of_size(70e9)
+    fits = [any(plan.fits for plan in plans(seventy, WORK, Machine(8, gib))) for gib in (80, 96, 141, 192)]
+    assert fits == [False, False, False, True]
 
 
 def test_a_reserve_that_was_asked_for_is_kept_in_what_would_fit() -> None:
-    with pytest.raises(InputError) as caught:
-        command.require_fit(rows(machine=Machine(8, 12.0, 9.0)))
-    memory_gib = float(caught.value.do.split()[1])
-    assert any(row.fits for row in rows(machine=Machine(8, memory_gib, 9.0)))
-    assert not any(row.fits for row in rows(machine=Machine(8, memory_gib - 1, 9.0)))
+    first = [lines[0].split()[2] for lines in (advice(7e9, WORK, Machine(8, 12.0, r)) for r in (None, 30.0))]
+    assert first == ["40", "80"]
+
+
+def test_sharded_in_the_machines_memory_by_hand() -> None:
+    """Nothing stays on the GPU but ZeRO-3's buckets and largest layer; on the machine 16 bytes a parameter, the
+    reference's 2 and 4 of gradients in float32."""
+    plain, offload = planned(ZERO3), planned(OFFLOAD)
+    assert (states(offload), offload.reference, offload.update) == ((0, 0, 0), 0, 0)
+    assert (offload.buffers, offload.generation) == (plain.buffers, plain.generation)
+    assert offload.offloaded == pytest.approx(7e9 * (16 + 2 + 4))
+    assert plain.offloaded == 0
+    assert planned(OFFLOAD, machine=replace(NODE, gpus=1)).buffers == plain.buffers
 
 
 def test_sleep_is_advised_where_vllm_trains_along_and_is_awake() -> None:
-    advice = []
-    for vllm in (ASLEEP, AWAKE, SERVER):
-        with pytest.raises(InputError) as caught:
-            command.require_fit(rows(replace(WORK, **vllm), Machine(8, 48.0, 40.0)))
-        advice.append("--enable-sleep-mode" in caught.value.do)
-    assert advice == [False, True, False]
-
-
-@pytest.mark.parametrize(("size", "gpus"), [(70e9, 8), (120e9, 8)])
-def test_a_server_is_advised_where_more_gpus_alone_do_not_help(size: float, gpus: int) -> None:
-    """What is advised fits when it is asked for."""
-    large, machine = model.of_size(size), Machine(gpus, 80.0)
-    with pytest.raises(InputError, match="--vllm server") as caught:
-        command.require_fit(command.plans(large, WORK, machine))
-    advised = caught.value.do.split("--vllm server ")[1].split(";")[0].split()
-    shared, many = int(advised[1]), int(advised[3])
-    work = replace(WORK, vllm="server", tensor_parallel_size=shared, gpu_memory_utilization=0.9)
-    asked = replace(machine, gpus=many)
-    assert any(plan.fits for plan in command.plans(large, work, asked))
-    command.require_vllm_memory(Plan(large, work, asked, DDP))
+    works = [replace(WORK, **vllm) for vllm in (ASLEEP, AWAKE, SERVER)]
+    said = [advice(7e9, work, Machine(8, 48.0, 46.0)) for work in works]
+    assert [any("--enable-sleep-mode" in line for line in lines) for lines in said] == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -426,12 +466,38 @@ def test_the_lengths_of_a_toy_are_not_planned_by(project: Path, capsys: pytest.C
     assert "params.yaml is of a model from scratch" in shown
 
 
-def test_more_gpus_are_named_where_they_help() -> None:
-    alone = Machine(1, 40.0, 4.7)
-    with pytest.raises(InputError, match="--gpus") as caught:
-        command.require_fit(rows(machine=alone))
-    gpus = int(caught.value.do.split("--gpus ")[1].split(";")[0])
-    assert any(row.fits for row in rows(machine=replace(alone, gpus=gpus)))
+def test_prompts_are_as_long_as_those_of_the_data(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    PARAMS.write_text(overlaid(None, {"model.name_or_path": "models/base/own"}))
+    assert main(ASK) == 0
+    assert "prompts: a default; `posttrain prepare` makes data/prepared" in capsys.readouterr().out
+    problems = [f"Solve: {'2x + ' * n}1 = 7" for n in (1, 3, 20)]
+    prepared(problems)
+    assert main(ASK) == 0
+    assert "prompts: a default; models/base/own is not on this machine" in capsys.readouterr().out
+    tokenizer = train_tokenizer(problems, 384)
+    Qwen2Config(**TINY).save_pretrained("models/base/own")
+    tokenizer.save_pretrained("models/base/own")
+    counted = [len(tokenizer(render(tokenizer, prompt_messages(one, None))).input_ids) for one in problems]
+    assert main(ASK) == 0
+    shown = capsys.readouterr().out
+    assert f"128 completions of 80 tokens after prompts of {counted[-1]}, " in shown
+    assert f"prompts: the longest of 3 in data/prepared, half have {counted[1]} or fewer; 3 solutions there" in shown
+    assert main([*ASK, "--prompt-length", "300"]) == 0
+    assert "after prompts of 300," in capsys.readouterr().out
+    PARAMS.write_text(overlaid(None, {"model.name_or_path": "models/base/own", "prepare.test_frac": 0.5}))
+    assert main(ASK) == 0
+    assert "prompts: a default; data/prepared was made with prepare.test_frac 0.2, now 0.5" in capsys.readouterr().out
+
+
+def prepared(problems: list[str]) -> None:
+    """data/prepared of the params that are here."""
+    made = Path("made")
+    made.mkdir()
+    rows = [{"id": str(n), "problem": text, "answer": "x = 3"} for n, text in enumerate(problems)]
+    traces = [{**row, "completion": "<think>\n2x = 6\n</think>\n<answer>\nx = 3\n</answer>"} for row in rows]
+    for name, lines in {"train": rows, "sft": traces, "test": rows}.items():
+        (made / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    publish(made, PREPARED, Origin("prepare", load_params(PARAMS)).record)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -496,11 +562,11 @@ def test_the_document_shows_what_comes_out(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = (root / "docs/plan.md").read_text().splitlines()
-    lines = [line for line in document if line.startswith(("strategy ", "ddp ", "zero", "lora ", "plan | "))]
+    lines = [line for line in document if line.startswith(("strategy ", "ddp ", "zero", "lora", "plan | "))]
     monkeypatch.chdir(tmp_path)
     assert main(ASK) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10
+    assert len(lines) == 12
     assert [line for line in lines if line not in shown] == []
 
 
@@ -509,7 +575,7 @@ def test_the_document_shows_what_comes_out(
     [
         (["--gpus", "7"], "--gpus 4 or 8"),
         (["--gpus", "1024"], "--gpus 512,"),
-        (["--gpu-memory-gib", "10"], "at the least"),
+        (["--gpu-memory-gib", "10"], "8 x 24 GiB (lora): --gpus 8"),
         (["--model-size", "1e15"], "--config"),
         (["--vllm", "colocate", "--gpu-memory-utilization", "0.1"], "13.0 GiB for the weights"),
         (["--vllm", "colocate", "--tensor-parallel-size", "3"], "groups of 3 of 8 GPUs"),

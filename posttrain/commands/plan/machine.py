@@ -1,6 +1,6 @@
 """What trains, by its data sheet or by measurement, and how its GPUs share a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 GIB = 2**30
 
@@ -59,7 +59,14 @@ class Strategy:
     """Divides weights: ZeRO-3."""
     adapters: bool = False
     """Trains adapters alone."""
+    offloads: bool = False
+    """Keeps weights, gradients and optimizer states in the machine's memory: `launch.offload: all`."""
 
 
 DDP, ZERO2 = Strategy("ddp"), Strategy("zero2", shards_optimizer=True)
 ZERO3, LORA = Strategy("zero3 / fsdp", shards_optimizer=True, shards_weights=True), Strategy("lora", adapters=True)
+LORA_ZERO3 = replace(ZERO3, name="lora, zero3", adapters=True)
+OFFLOAD = replace(ZERO3, name="zero3, launch.offload: all", offloads=True)
+
+SOLD_GIB = (16, 24, 32, 40, 48, 80, 96, 141, 192, 288)
+"""Memory of GPUs that there are, by their data sheets."""

@@ -4,7 +4,7 @@ The sources are ZeRO (arXiv:1910.02054), activation recomputation (arXiv:2205.05
 the code of TRL 1.16; docs/plan.md has the table of formulas and what they leave out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from posttrain.commands.plan.machine import GIB, Machine, Strategy
 from posttrain.commands.plan.model import Model
@@ -64,7 +64,17 @@ class Plan:
     # ZeRO-2 divides gradients and optimizer states by N, ZeRO-3 all of it.
 
     def sharded(self, count: float, shards: bool) -> float:
+        """One GPU's part; nothing of what is in the machine's memory."""
+        if self.strategy.offloads:
+            return 0.0
         return count / self.machine.gpus if shards else float(count)
+
+    @property
+    def offloaded(self) -> float:
+        """Bytes of the machines' memory, of all GPUs: what stays on them otherwise, and the update's copies."""
+        here = replace(self, strategy=replace(self.strategy, offloads=False))
+        stays = here.weights + here.gradients + here.optimizer + here.reference + here.update
+        return stays * self.machine.gpus if self.strategy.offloads else 0.0
 
     @property
     def weights(self) -> float:
@@ -89,7 +99,7 @@ class Plan:
     def buffers(self) -> float:
         """Copies of all gradients, which DDP reduces (`gradient_as_bucket_view` is off); ZeRO's two buckets; and the
         largest layer, weights and gradient, which ZeRO-3 gathers, as in DeepSpeed's estimator."""
-        if self.machine.gpus == 1:
+        if self.machine.gpus == 1 and not self.strategy.offloads:
             return 0.0
         if not self.strategy.shards_optimizer:
             return float(self.precision.gradients * self.trained)
@@ -154,7 +164,7 @@ class Plan:
         """A GPU's gradients in float32 while DeepSpeed's optimizer steps: 4P / N, the difference between the 18 bytes a
         parameter of its estimators and the 14 of weights, gradients and optimizer. None where gradients are float32."""
         copies = self.strategy.shards_optimizer and self.precision.gradients < 4
-        return 4 * self.model.parameters / self.machine.gpus if copies else 0.0
+        return self.sharded(4 * self.model.parameters, True) if copies else 0.0
 
     @property
     def total(self) -> float:
