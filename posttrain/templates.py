@@ -16,11 +16,12 @@ from datetime import date
 from typing import Any
 
 from posttrain.errors import InputError
+from posttrain.processes.bounded import Unbounded, bounded
 from posttrain.prompts import THINK_CLOSE, THINK_OPEN, Message, completion_text, prompt_messages
 
 TODAY = date(2024, 7, 26)
 """The date for templates that write today's: equal params give equal prompts on any day."""
-NOW = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+NOW = re.compile(r"""strftime_now\(\s{0,9}(['"])(.{0,200}?)\1\s{0,9}\)""")
 CLOCK = re.compile(r"strftime_now\s*\(")
 MEND = "mend `chat_template.jinja` in a folder of the model under models/base/, or use another model"
 
@@ -29,6 +30,12 @@ EXAMPLES = (
     ("What is 7 plus 8?", completion_text("Add them.", "15")),
 )
 """Problems and traces with which a template is tried where there are none of the data."""
+LONG = "What is 7 plus 8?\n" + "Add <b>them</b>, then 3x = 15.\n" * 256
+"""A problem of 8,000 characters: what takes the square of a text's length shows in it."""
+CPU_S = 2.0
+"""For all trials of a template; those of well-known models take hundredths."""
+MOST_TEXT = 2**16
+"""Characters that a template may add to a conversation."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,47 @@ def pinned(template: str) -> str:
     return NOW.sub(lambda call: json.dumps(TODAY.strftime(call[2])), template)
 
 
+def require_bounded(
+    tokenizer: Any, where: str, system: str | None, examples: Sequence[tuple[str, str]] = EXAMPLES
+) -> None:
+    """A template is a program: it is tried in a process that may be killed before it is compiled in this one.
+
+    Raises: InputError if it needs more than CPU_S for a few conversations, fills memory, or writes without end
+    """
+    tried = [
+        (prompt_messages(problem, one), trace)
+        for problem, trace in (*examples, (LONG, EXAMPLES[0][1]))
+        for one in dict.fromkeys((system, None))
+    ]
+    asked = [prompt for prompt, _ in tried]
+    said: list[list[Message]] = [[*prompt, {"role": "assistant", "content": trace}] for prompt, trace in tried]
+
+    def added() -> list[int]:
+        return [
+            len(text) - sum(len(message["content"]) for message in messages)
+            for conversations, reply in ((asked, True), (said, False))
+            for messages in conversations
+            for text in rendered(tokenizer, messages, reply=reply)
+        ]
+
+    try:
+        most = max(bounded(added, CPU_S) or [0])
+    except Unbounded as error:
+        raise unusable(where, f"{error} for {2 * len(tried)} conversations", "one that renders each at once") from None
+    if most > MOST_TEXT:
+        raise unusable(where, f"adds {most} characters to a conversation", f"{MOST_TEXT} at most")
+
+
+def rendered(tokenizer: Any, messages: list[Message], *, reply: bool) -> list[str]:
+    """The conversation as text; nothing where the template fails on it, but for want of memory."""
+    try:
+        return [render(tokenizer, messages, reply=reply)]
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - the template is a program of somebody else's: it may raise anything
+        return []
+
+
 def require_turn(
     tokenizer: Any, where: str, system: str | None, examples: Sequence[tuple[str, str]] = EXAMPLES
 ) -> Turn:
@@ -113,6 +161,7 @@ def require_turn(
             wanted="a chat template, which renders a problem into the prompt of training and evaluation",
             do="use an instruct model, or set `chat_template` in its tokenizer_config.json",
         )
+    require_bounded(tokenizer, where, system, examples)
     turns = [turn_of(tokenizer, where, system, problem, trace) for problem, trace in examples]
     if len(ends := {turn.end for turn in turns}) > 1:
         raise unusable(where, f"ends the assistant's turns differently: {sorted(ends)}", "one end of a turn")

@@ -66,6 +66,7 @@ class Subject:
                 do="save it into the folder: `AutoTokenizer.from_pretrained(...).save_pretrained(folder)`",
             ) from None
         templates.pin_date(found)
+        templates.require_bounded(found, str(self.folder), self.system)
         return found
 
     @cached_property

@@ -43,7 +43,7 @@ PLUMBING = {
     *("posttrain/params/schema.py", "posttrain/params/section.py"),
     *(f"posttrain/outputs/{name}.py" for name in ("manifest", "identity", "parents", "checkpoints", "run_log", "disk")),
     *("posttrain/outputs/weight_files.py", "posttrain/outputs/json_files.py"),
-    *(f"posttrain/processes/{name}.py" for name in ("process_tree", "lock", "signals")),
+    *(f"posttrain/processes/{name}.py" for name in ("process_tree", "lock", "signals", "bounded")),
 }
 
 DVC: dict[str, Any] = read_yaml(ROOT / "dvc.yaml")

@@ -1,5 +1,6 @@
 """Chat templates that do what well-known ones do: what is trained, what a learnt completion earns, what is refused."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ import pytest
 import transformers.utils.chat_template_utils as clock
 import trl
 
+from posttrain import templates
 from posttrain.errors import InputError
+from posttrain.evaluation.subjects import Subject
 from posttrain.params.file import load_params
 from posttrain.params.schema import Params
+from posttrain.processes.bounded import Unbounded, bounded
 from posttrain.prompts import CHAT_TEMPLATE, completion_text, prompt_messages
 from posttrain.rewards.completion import Completion
 from posttrain.rewards.form import code_format, format, reasoning_steps, tag_count
@@ -210,6 +214,44 @@ GOOD = TEMPLATES["Qwen3-Instruct-2507"].text
 )
 def test_a_template_that_cannot_be_used_is_refused_with_the_reason(text: str, why: str) -> None:
     assert re.search(why, refusal(text).got), refusal(text).got
+
+
+EVERY_PAIR = "{% for a in messages[-1].content %}{% for b in messages[-1].content %}{% endfor %}{% endfor %}"
+DOUBLED = "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
+HOSTILE = {
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}": "takes more than 0.5 s of CPU",
+    "{{ 10 ** 99999999 }}": "takes more than 0.5 s of CPU",  # computed when it is compiled
+    EVERY_PAIR: "takes more than 0.5 s of CPU",
+    "{{ 'a' * 9999999999 }}": "MiB of memory",
+    "{{ 'a' | center(10 ** 9) }}": "MiB of memory",
+    "{% if messages[0].role != 'system' %}{{ ['a'] * 10 ** 9 }}{% endif %}": "MiB of memory",
+    "{{ '{:>999999999}'.format(1) }}": "MiB of memory",
+    DOUBLED: "MiB of memory",
+    "{{ 'a' * 1000000 }}": "adds 10000.. characters",
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}": "recursion",
+    "{% for a in range(10 ** 9) %}{% endfor %}": "Range too big",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_template_that_computes_or_writes_without_end_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(templates, "CPU_S", 0.5)
+    assert re.search(HOSTILE[text], refusal(text + GOOD, system="Think first.").got)
+
+
+def test_a_model_that_is_evaluated_has_its_template_tried_first(tmp_path: Path) -> None:
+    save(Template("{{ 'a' * 9999999999 }}" + GOOD, "<|im_end|>"), TEXTS, tmp_path)
+    with pytest.raises(InputError, match="MiB of memory"):
+        _ = Subject("own", tmp_path, None).tokenizer
+
+
+def test_what_a_bounded_call_does_happens_elsewhere() -> None:
+    there: list[int] = []
+    assert bounded(lambda: there.append(1) or [os.getpid()], 1.0) != [os.getpid()]
+    assert there == []
+    assert bounded(lambda: [1 // 0], 1.0) is None
+    with pytest.raises(Unbounded, match="ends the process"):
+        bounded(lambda: os._exit(0), 1.0)
 
 
 def test_a_system_prompt_that_a_template_refuses_or_drops_is_named() -> None:
