@@ -7,8 +7,6 @@ Run     show(runs, Path.cwd(), None)
 Numbers and names alone; what models wrote is in the report, which escapes it.
 """
 
-import csv
-import json
 import logging
 import math
 import re
@@ -29,7 +27,10 @@ from prefect.artifacts import (
 )
 
 from flows.stage_run import StageRun
+from posttrain.errors import InputError
+from posttrain.outputs.json_files import RESTORE, read_object
 from posttrain.paths import EVALUATE_RESULTS, GRPO_RESULTS, SFT_RESULTS
+from posttrain.reporting.results import read_curve
 
 PROGRESS_EVERY_S = 5.0
 BARS = "▁▂▃▄▅▆▇█"
@@ -86,7 +87,7 @@ def metrics_table(runs: Sequence[StageRun], root: Path) -> list[dict[str, Any]]:
     for run in runs:
         path = root / EVALUATE_RESULTS.parent / run.stage / "metrics.json"
         if path.is_file():
-            found = flat(json.loads(path.read_text(encoding="utf-8")))
+            found = flat(read_object(path, RESTORE))
             rows += [{"stage": run.stage, "metric": name, "value": value} for name, value in found.items()]
     return rows
 
@@ -105,7 +106,7 @@ def summary(runs: Sequence[StageRun], root: Path) -> str:
     names = {run.stage for run in runs}
     path = root / EVALUATE_RESULTS / "metrics.json"
     if EVALUATE_RESULTS.name in names and path.is_file():
-        parts.append(verdict(json.loads(path.read_text(encoding="utf-8"))))
+        parts.append(verdict(read_object(path, RESTORE)))
     if drawn := [
         row for folder, wanted in CURVES.items() if folder.name in names for row in curves(root, folder, wanted)
     ]:
@@ -114,11 +115,15 @@ def summary(runs: Sequence[StageRun], root: Path) -> str:
 
 
 def verdict(metrics: dict[str, Any]) -> str:
-    before, after = metrics["sft"]["pass@1"], metrics["grpo"]["pass@1"]
-    line = f"**{metrics['verdict']}**: pass@1 {before:.3f} after SFT, {after:.3f} after GRPO"
-    if not (gain := metrics.get("gain")):
-        return line
-    return f"{line}; gain {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    try:
+        before, after = metrics["sft"]["pass@1"], metrics["grpo"]["pass@1"]
+        line = f"**{metrics['verdict']}**: pass@1 {before:.3f} after SFT, {after:.3f} after GRPO"
+        if not (gain := metrics.get("gain")):
+            return line
+        return f"{line}; gain {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+    except (KeyError, TypeError, ValueError) as error:
+        where, got = str(EVALUATE_RESULTS / "metrics.json"), f"metrics of another form: {error!r}"
+        raise InputError(where, got=got, wanted="those of `posttrain evaluate`", do=RESTORE) from None
 
 
 def curves(root: Path, folder: Path, wanted: Sequence[str]) -> list[str]:
@@ -126,9 +131,8 @@ def curves(root: Path, folder: Path, wanted: Sequence[str]) -> list[str]:
     path = root / folder / "curve.tsv"
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    found = {name: [float(row[name]) for row in rows if row.get(name)] for name in wanted}
+    columns = read_curve(path, folder.name)
+    found = {name: [value for value in columns.get(name, []) if value is not None] for name in wanted}
     finite = {name: [value for value in values if math.isfinite(value)] for name, values in found.items()}
     return [
         f"| {folder.name} {name} | {values[0]:.4g} | {values[-1]:.4g} | {sparkline(values)} |"

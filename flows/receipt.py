@@ -22,6 +22,7 @@ from flows import command, stored
 from flows.stage_run import TAIL_LINES
 from posttrain.errors import InputError
 from posttrain.graph import graph, made_inputs, small_files
+from posttrain.outputs.json_files import read_object
 from posttrain.params import plain_yaml
 from posttrain.paths import LOCK, PARAMS
 
@@ -146,8 +147,8 @@ def drop_dead_locks(root: Path) -> None:
     if not path.exists() or not Path("/proc/self").exists():
         return
     try:
-        held: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:  # dvc was killed while it wrote the file, and refuses to go on with it
+        held = read_object(path, f"remove {path}")
+    except InputError:  # dvc was killed while it wrote the file, and refuses to go on with it
         held = {}
     write = {name: info for name, info in held.get("write", {}).items() if is_dvc(info["pid"])}
     read = {name: [info for info in infos if is_dvc(info["pid"])] for name, infos in held.get("read", {}).items()}

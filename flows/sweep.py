@@ -10,7 +10,6 @@ same command again goes on with what failed; what was done comes from DVC's cach
 
 import argparse
 import itertools
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from flows.told import told
 from flows.worktree import committed, experiment_name
 from posttrain.errors import InputError, PosttrainError
 from posttrain.graph import stage_names
+from posttrain.outputs.json_files import as_object, parse
 from posttrain.params.recipes import overlaid
 from posttrain.paths import EVALUATE_RESULTS
 
@@ -107,8 +107,8 @@ def metrics_of(run: PointRun, commit: str, root: Path) -> dict[str, Any] | None:
     if run.state != "Completed":
         return None
     reference = f"refs/exps/{commit[:2]}/{commit[2:]}/{run.point.experiment}"
-    metrics: dict[str, Any] = json.loads(git(root, "show", f"{reference}:{EVALUATE_RESULTS / 'metrics.json'}"))
-    return metrics
+    where, do = f"{reference}:{EVALUATE_RESULTS / 'metrics.json'}", "run the sweep again"
+    return as_object(parse(git(root, "show", where), where, do), where, do)
 
 
 def show(runs: Sequence[PointRun]) -> None:

@@ -24,7 +24,8 @@ from posttrain.grpo.trainer import Trainer, trainer_config
 from posttrain.grpo.watch import closing_lines, health_metrics, hold_out
 from posttrain.outputs.checkpoints import Checkpoints
 from posttrain.outputs.facts import Origin
-from posttrain.outputs.manifest import read_jsonl, unpublished
+from posttrain.outputs.json_files import RESTORE, read_objects
+from posttrain.outputs.manifest import unpublished
 from posttrain.outputs.parents import require_model, require_out
 from posttrain.outputs.run_log import log_run
 from posttrain.params.schema import Params
@@ -49,7 +50,7 @@ def run(params: Params) -> None:
     require_out(PREPARED, "prepare")
     require_model(SFT_MODEL, "sft", params.prompts.system)
     checkpoints = Checkpoints(Origin.now("grpo", params))
-    probed, rows = hold_out(read_jsonl(PREPARED / "train.jsonl"), params.grpo.probe.problems)
+    probed, rows = hold_out(list(read_objects(PREPARED / "train.jsonl", RESTORE)), params.grpo.probe.problems)
     measure_by_server(params)
     start(params.seed, params.launch)
     with (

@@ -7,7 +7,6 @@ Run     posttrain compare A B, each `WHAT` or `WHAT:MODEL`: `workspace`, a folde
 Nothing is generated: what was evaluated is compared, problem by problem, by the statistics of the evaluation.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from posttrain.commands.chat import printable
 from posttrain.errors import InputError
 from posttrain.evaluation.statistics import compared, interval
+from posttrain.outputs.json_files import RESTORE, objects, read_objects
 from posttrain.paths import EVALUATE_RESULTS
 
 SAMPLES = EVALUATE_RESULTS / "samples.jsonl"
@@ -149,8 +149,9 @@ def of_task(rows: list[dict[str, Any]], text: str, task: str | None) -> list[dic
 
 
 def rows_of(what: str) -> Iterable[dict[str, Any]]:
-    text = of_revision(what) if (path := here(what)) is None else path.read_text(encoding="utf-8")
-    return (json.loads(line) for line in text.split("\n") if line)
+    if (path := here(what)) is not None:
+        return read_objects(path, RESTORE)
+    return objects(of_revision(what).split("\n"), f"{what}: {SAMPLES}", "name another revision")
 
 
 def here(what: str) -> Path | None:

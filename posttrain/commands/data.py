@@ -17,14 +17,16 @@ from posttrain.data.problems import key_of
 from posttrain.data.traces import bin_of
 from posttrain.errors import InputError
 from posttrain.grpo import difficulty
+from posttrain.outputs.json_files import RESTORE
 from posttrain.outputs.parents import require_out
 from posttrain.params.schema import Params
 from posttrain.paths import GRPO_RESULTS, PREPARED
+from posttrain.text_files import read_text
 
 
 def show(params: Params) -> None:
     require_out(PREPARED, "prepare")
-    print((PREPARED / "card.md").read_text(encoding="utf-8"), end="")
+    print(read_text(PREPARED / "card.md", RESTORE), end="")
     if params.sft is not None:
         print(
             f"\nLength in tokens is SFT's to rule: it leaves out traces that are, prompt included, longer than "

@@ -15,6 +15,7 @@ from posttrain.commands.lineage import SHORT, read_numbers
 from posttrain.errors import InputError
 from posttrain.outputs.manifest import MANIFEST, read_manifest, sha256
 from posttrain.paths import EVALUATE_RESULTS, PREPARED
+from posttrain.text_files import read_text
 from posttrain.training.card import CARD, escape, is_hub_name
 
 LATER = "What it does on held-out problems is in the evaluation of the project."
@@ -28,7 +29,7 @@ def hub_card(model: Path, repo: str, licence: str | None, found: Mapping[str, An
     Raises: InputError if a section of the model's own card that this one changes is not there
     """
     name = repo.rpartition("/")[2]
-    own = ModelCard((model / CARD).read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    own = ModelCard(read_text(model / CARD, f"run `posttrain {model.name}` again"), ignore_metadata_errors=True)
     about = own.data.to_dict()
     about |= {"license": licence} if licence else {}
     about |= {"datasets": named} if (named := hub_datasets()) else {}

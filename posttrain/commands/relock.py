@@ -21,6 +21,7 @@ from posttrain.graph import graph
 from posttrain.outputs.facts import code_hash, is_code
 from posttrain.outputs.run_log import git
 from posttrain.params.file import read_yaml
+from posttrain.params.plain_yaml import read_yaml_text
 from posttrain.paths import GRAPH, LOCK
 
 AGAIN = "dvc repro, which runs the stages that it touches"
@@ -163,7 +164,7 @@ def write(entries: dict[tuple[str, str], dict[str, Any]]) -> None:
     from ruamel.yaml import YAML
 
     yaml, text = YAML(), io.StringIO()
-    data = yaml.load(LOCK.read_text(encoding="utf-8"))
+    data = yaml.load(read_yaml_text(LOCK))
     for (stage, path), entry in entries.items():
         next(dep for dep in data["stages"][stage]["deps"] if dep["path"] == path).update(entry)
     yaml.dump(data, text)

@@ -9,6 +9,7 @@ from typing import Any
 
 from posttrain.data.readers import COMPRESSED, SUFFIXES, no_such_file, refused
 from posttrain.errors import InputError
+from posttrain.params import plain_yaml
 from posttrain.paths import SOURCE_DATA
 
 DEPTH = 4
@@ -171,18 +172,13 @@ def _require_all_shards(paths: list[Path], folder: Path) -> None:
 
 def _configs(folder: Path) -> list[dict[str, Any]]:
     """What a clone's README.md says of its files; empty where it says nothing."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     readme = folder / "README.md"
     if not readme.is_file():
         return []
-    text = readme.read_text(encoding="utf-8", errors="replace")[: 1 << 20]
+    with readme.open("rb") as file:
+        text = file.read(plain_yaml.MAX_BYTES).decode("utf-8", "replace")
     match = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|$)", text, re.DOTALL)
-    try:
-        found = YAML(typ="safe").load(match[1]) if match else None
-    except YAMLError as error:
-        raise refused(readme, " ".join(str(error).split()), "YAML between the two ---", "mend the head") from None
+    found = plain_yaml.parse(match[1], str(readme), "mend the head between the two ---") if match else None
     configs = found.get("configs") if isinstance(found, dict) else None
     return (
         [one for one in configs if isinstance(one, dict) and "data_files" in one] if isinstance(configs, list) else []

@@ -17,6 +17,7 @@ from posttrain.evaluation.tasks import Task
 from posttrain.outputs.weight_files import read_json
 from posttrain.params.schema import Params
 from posttrain.prompts import prompt_messages
+from posttrain.text_files import require_regular
 
 ROWS = ("base", "sft", "grpo")
 MODELS = {"sft": paths.SFT_MODEL, "grpo": paths.GRPO_MODEL}
@@ -56,6 +57,7 @@ class Subject:
         """Raises: InputError if transformers cannot load it"""
         from transformers import AutoTokenizer
 
+        require_regular(self.folder, "copy or download the model again")
         try:
             found = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
         except Exception as error:  # noqa: BLE001 - tokenizers, json and transformers share no narrower one

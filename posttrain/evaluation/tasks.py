@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from posttrain.evaluation.runner import Benchmark, Runner
 from posttrain.judge.answers import declared_answer, last_boxed
 from posttrain.judge.kinds import kind_of
 from posttrain.judge.verifier import Verifier
-from posttrain.outputs.manifest import read_jsonl
+from posttrain.outputs.json_files import RESTORE, read_objects
 from posttrain.params.schema import LocalTask
 from posttrain.prompts import THINK_CLOSE
 
@@ -97,7 +98,7 @@ def require_data(benchmark: Benchmark) -> None:
 
 
 def held_out(limit: int | None = None) -> Task:
-    problems = read_jsonl(paths.PREPARED / "test.jsonl")[:limit]
+    problems = list(islice(read_objects(paths.PREPARED / "test.jsonl", RESTORE), limit))
     require_golds(problems)
     return Task(HELD_OUT, problems)
 
@@ -115,7 +116,8 @@ def require_golds(problems: list[Problem]) -> None:
 
 def of_file(path: Path, limit: int | None, verifier: Verifier) -> Task:
     """Raises: InputError naming the first row without a problem or without a gold that the judge can read"""
-    problems = [of_row(row, f"{path}: row {number}") for number, row in enumerate(rows_of(path)[:limit], start=1)]
+    rows = islice(read_objects(path, "check the path, or mend the line"), limit)
+    problems = [of_row(row, f"{path}: row {number}") for number, row in enumerate(rows, start=1)]
     if not problems:
         raise InputError(str(path), got="no rows", wanted="problems, one a line", do="check the file")
     for number, can in enumerate(verifier.readable([problem["answer"] for problem in problems]), start=1):
@@ -129,20 +131,7 @@ def of_file(path: Path, limit: int | None, verifier: Verifier) -> Task:
     return Task(path.stem, problems)
 
 
-def rows_of(path: Path) -> list[Any]:
-    try:
-        return list(read_jsonl(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            str(path),
-            got=" ".join(str(error).split())[:200],
-            wanted="a file of JSON objects, one a line, in UTF-8",
-            do="check the path, or mend the line",
-        ) from None
-
-
-def of_row(row: Any, where: str) -> Problem:
-    found = row if isinstance(row, dict) else {}
+def of_row(found: dict[str, Any], where: str) -> Problem:
     for column in ("problem", "answer"):
         if not isinstance(found.get(column), str) or not found[column].strip():
             raise InputError(

@@ -24,7 +24,7 @@ from posttrain.grpo.watch import hold_out
 from posttrain.judge.verifier import Verifier
 from posttrain.launch.environment import is_worker
 from posttrain.outputs.facts import code_hashes, versions
-from posttrain.outputs.manifest import read_jsonl
+from posttrain.outputs.json_files import RESTORE, read_objects
 from posttrain.outputs.parents import require_model, require_out
 from posttrain.params.schema import Difficulty, Params
 from posttrain.paths import BASE_MODELS, PREPARED, SFT_MODEL
@@ -91,7 +91,7 @@ def measure_by_server(params: Params) -> None:
         return
     require_out(PREPARED, "prepare")
     require_model(SFT_MODEL, "sft", params.prompts.system)
-    _, rows = hold_out(read_jsonl(PREPARED / "train.jsonl"), params.grpo.probe.problems)
+    _, rows = hold_out(list(read_objects(PREPARED / "train.jsonl", RESTORE)), params.grpo.probe.problems)
     attempts = Attempts(rows, params, wanted)
     if attempts.measured.rates() is not None:
         return

@@ -21,9 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from posttrain.errors import InputError
+from posttrain.outputs.json_files import parse
 from posttrain.outputs.manifest import beside, publish_files
 from posttrain.params.schema import Difficulty
 from posttrain.paths import DIFFICULTY, GRPO_RESULTS
+from posttrain.text_files import read_text
 
 Row = dict[str, Any]
 BINS = 10
@@ -86,7 +88,11 @@ class Measured:
     def rates(self) -> list[Rate] | None:
         if not self.path.is_file():
             return None
-        return [Rate(**rate) for rate in json.loads(self.path.read_text(encoding="utf-8"))]
+        do = "remove it: the rates are measured again"
+        try:
+            return [Rate(**rate) for rate in parse(read_text(self.path, do), str(self.path), do)]
+        except TypeError:
+            raise InputError(str(self.path), got="other rates", wanted="as they were written", do=do) from None
 
     def keep(self, rates: Sequence[Rate]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,14 +6,15 @@ Reads   the small files of a model folder, and the headers of its weights
 import hashlib
 import json
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
 from posttrain.outputs.facts import MADE_BY
+from posttrain.outputs.json_files import read_object
 from posttrain.outputs.manifest import sha256
 from posttrain.outputs.weight_files import read_header
+from posttrain.text_files import read_text
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -32,11 +33,11 @@ def identity(folder: Path, system: str | None) -> dict[str, Any]:
 
     Raises: InputError if one of its files cannot be read.
     """
-    config = read_object(folder / "config.json")
-    tokenizer_config = read_object(folder / TOKENIZER_CONFIG)
+    config = object_of(folder / "config.json")
+    tokenizer_config = object_of(folder / TOKENIZER_CONFIG)
     template = tokenizer_config.pop("chat_template", None)
     if (folder / TEMPLATE).is_file():
-        template = (folder / TEMPLATE).read_text(encoding="utf-8")
+        template = read_text(folder / TEMPLATE, again(folder / TEMPLATE))
     tokenizer = {name: sha256(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
     tensors = {path.name: tensor_shapes(path) for path in sorted(folder.glob("*.safetensors"))}
     return {
@@ -54,26 +55,24 @@ def digest(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def object_of(path: Path) -> dict[str, Any]:
     """A JSON object; an empty one where there is no file."""
-    return read_whole(path, lambda: json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return read_object(path, again(path)) if path.is_file() else {}
 
 
 def tensor_shapes(path: Path) -> dict[str, Any]:
-    """Name, type and shape of each tensor in a safetensors file, from its header."""
-    header = read_whole(path, lambda: read_header(path)[0])
-    tensors = {name: value for name, value in header.items() if isinstance(value, dict)}
+    """Name, type and shape of each tensor in a safetensors file, from its header.
+
+    Raises: InputError
+    """
+    try:
+        header = read_header(path)[0]
+        tensors = {name: value for name, value in header.items() if isinstance(value, dict)}
+    except (ValueError, struct.error, RecursionError, AttributeError) as error:
+        got = f"a file that cannot be read: {' '.join(str(error).split())[:120]}"
+        raise InputError(str(path), got=got, wanted="the file as a stage wrote it", do=again(path)) from None
     return {name: [value.get("dtype"), value.get("shape")] for name, value in tensors.items()}
 
 
-def read_whole(path: Path, read: Callable[[], Any]) -> dict[str, Any]:
-    try:
-        data = read()
-    except (ValueError, struct.error, RecursionError) as error:
-        raise InputError(
-            str(path),
-            got=f"a file that cannot be read: {' '.join(str(error).split())[:120]}",
-            wanted="the file as a stage wrote it",
-            do=f"run `posttrain {MADE_BY.get(path.parent, 'STAGE')}` again",
-        ) from None
-    return data if isinstance(data, dict) else {}
+def again(path: Path) -> str:
+    return f"run `posttrain {MADE_BY.get(path.parent, 'STAGE')}` again"

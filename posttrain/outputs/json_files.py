@@ -1,31 +1,14 @@
 """JSON that a stage or another program wrote and anybody may have edited, merged or cut: read with bounds."""
 
 import json
-import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
+from posttrain.text_files import read_lines, read_text
 
-MAX_BYTES = 2**30
-
-
-def read_text(path: Path, do: str) -> str:
-    """The text of a regular file.
-
-    Raises: InputError for what is no file, no UTF-8, or larger than any that a stage writes
-    """
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would wait, a device never end
-            raise InputError(str(path), got="a folder, a pipe or a device", wanted="a file", do=do)
-        if found.st_size > MAX_BYTES:
-            raise InputError(str(path), got=f"{found.st_size} bytes", wanted=f"at most {MAX_BYTES}", do=do)
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(str(path), got=error.strerror or str(error), wanted="a file", do=do) from None
-    except UnicodeDecodeError as error:
-        raise InputError(str(path), got=f"byte {error.start} is not UTF-8", wanted="UTF-8 text", do=do) from None
+RESTORE = "restore it with `dvc checkout`, or run its stage again"
 
 
 def parse(text: str, where: str, do: str) -> Any:
@@ -39,20 +22,25 @@ def parse(text: str, where: str, do: str) -> Any:
 
 def read_object(path: Path, do: str) -> dict[str, Any]:
     """Raises: InputError if a file does not hold a JSON object"""
-    content = parse(read_text(path, do), str(path), do)
-    if not isinstance(content, dict):
-        raise InputError(str(path), got="JSON that is no object", wanted="an object", do=do)
-    return content
+    return as_object(parse(read_text(path, do), str(path), do), str(path), do)
 
 
-def read_objects(path: Path, do: str) -> list[dict[str, Any]]:
-    """The rows of a file of JSON Lines.
+def read_objects(path: Path, do: str) -> Iterator[dict[str, Any]]:
+    """The rows of a file of JSON Lines, one at a time.
 
     Raises: InputError naming the line that is no JSON object
     """
-    # Not splitlines(): U+2028 and its kind stand unescaped in what write_jsonl wrote.
-    numbered = enumerate(read_text(path, do).split("\n"), start=1)
-    rows = [parse(line, f"{path}: line {number}", do) for number, line in numbered if line]
-    if not all(isinstance(row, dict) for row in rows):
-        raise InputError(str(path), got="a line that is no JSON object", wanted="an object a line", do=do)
-    return rows
+    return objects(read_lines(path, do), str(path), do)
+
+
+def objects(lines: Iterable[str], where: str, do: str) -> Iterator[dict[str, Any]]:
+    """Raises: InputError naming the line that is no JSON object"""
+    for number, line in enumerate(lines, start=1):
+        if line:
+            yield as_object(parse(line, f"{where}: line {number}", do), f"{where}: line {number}", do)
+
+
+def as_object(content: Any, where: str, do: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise InputError(where, got="JSON that is no object", wanted="an object", do=do)
+    return content

@@ -197,12 +197,6 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a file that posttrain wrote itself."""
-    # Not splitlines(): U+2028 and its kind stand unescaped in what write_jsonl wrote.
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-
-
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,9 +1,10 @@
 """Rows of data/prepared, one at a time, whether they are JSON Lines or, where they are many, Parquet."""
 
-import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
+
+from posttrain.outputs.json_files import RESTORE, read_objects
 
 ROWS_AT_ONCE = 500
 
@@ -18,9 +19,8 @@ def read_rows(folder: Path, name: str, ids: Collection[str] | None = None) -> It
     if (folder / f"{name}.parquet").is_file():
         yield from parquet_rows(folder / f"{name}.parquet", ids)
         return
-    # Iterating over a file splits at line feeds alone, if told so: U+2028 and its kind stand unescaped in there.
-    with (folder / f"{name}.jsonl").open(encoding="utf-8", newline="\n") as file:
-        yield from (row for row in map(json.loads, file) if ids is None or row["id"] in ids)
+    rows = read_objects(folder / f"{name}.jsonl", RESTORE)
+    yield from (row for row in rows if ids is None or row["id"] in ids)
 
 
 def parquet_rows(path: Path, ids: Collection[str] | None) -> Iterator[dict[str, Any]]:

@@ -70,15 +70,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises: InputError
     """
-    try:
-        data = plain_yaml.read(path)
-    except FileNotFoundError:
+    if not (path.exists() or path.is_symlink()):
         raise InputError(
             str(path),
             got=f"no such file in {Path.cwd().name}/",
             wanted="the parameters of the pipeline",
             do="run from the project's root, or `posttrain recipe tiny` after `git checkout params.yaml`",
-        ) from None
+        )
+    data = plain_yaml.read(path)
     if not isinstance(data, dict):
         raise InputError(str(path), got=type(data).__name__, wanted="a mapping of sections", do="see recipes/tiny.yaml")
     return data

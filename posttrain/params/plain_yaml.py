@@ -4,11 +4,11 @@ libyaml's composer calls itself for every level and ends the process on a text o
 counted on the stream of events first. ruamel reads YAML 1.2, where 1e-05 (which `dvc exp run -S` writes) is a float.
 """
 
-import stat
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
+from posttrain.text_files import read_text
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 40
@@ -17,29 +17,14 @@ MAX_DEPTH = 40
 def read(path: Path, do: str = "mend the line it names") -> Any:
     """The content of a YAML file.
 
-    Raises: FileNotFoundError; InputError for what is no regular file, no UTF-8, no YAML, or larger or deeper than
-    anybody writes
+    Raises: InputError for what is no regular file, no UTF-8, no YAML, or larger or deeper than anybody writes
     """
-    return parse(read_text(path), str(path), do)
+    return parse(read_yaml_text(path), str(path), do)
 
 
-def read_text(path: Path) -> str:
-    """Raises: FileNotFoundError; InputError for what is no regular file, no UTF-8, or larger than anybody writes"""
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would wait, a device never end
-            raise InputError(str(path), got="a folder, a pipe or a device", wanted="a file", do="mend the path")
-        if found.st_size > MAX_BYTES:
-            raise InputError(str(path), got=f"{found.st_size} bytes", wanted=f"at most {MAX_BYTES}", do="mend the path")
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise InputError(str(path), got=str(error.strerror), wanted="a file", do="mend the path") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            str(path), got=f"byte {error.start} is not UTF-8", wanted="UTF-8 text", do="save it as UTF-8"
-        ) from None
+def read_yaml_text(path: Path) -> str:
+    """Raises: InputError for what is no regular file, no UTF-8, or larger than anybody writes"""
+    return read_text(path, "mend the path, or save it as UTF-8", MAX_BYTES)
 
 
 def parse(text: str, where: str, do: str) -> Any:

@@ -37,9 +37,9 @@ def list_recipes() -> list[tuple[str, str]]:
 
 def _title(path: Path) -> str:
     try:
-        first = plain_yaml.read_text(path).partition("\n")[0]
-    except (InputError, FileNotFoundError) as error:
-        return f"cannot be used: {error.got if isinstance(error, InputError) else 'no such file'}"
+        first = plain_yaml.read_yaml_text(path).partition("\n")[0]
+    except InputError as error:
+        return f"cannot be used: {error.got}"
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
@@ -65,10 +65,10 @@ def overlaid(recipe: str | None, changes: Mapping[str, Any], params: str | None 
     wanted = None if recipe is None else _values_of(recipe)
     if params is None:
         read_yaml(PARAMS)  # for its messages
-        params = PARAMS.read_text(encoding="utf-8")
+        params = plain_yaml.read_yaml_text(PARAMS)
     values = load(params)
     if wanted is not None:
-        _replace(values, wanted, load(_path_of(SHIPPED).read_text(encoding="utf-8")))
+        _replace(values, wanted, load(plain_yaml.read_yaml_text(_path_of(SHIPPED))))
     for dotted, value in changes.items():
         _merge(values, _nested(dotted, value))
     check_params(values, Path("the overrides") if changes else PARAMS if recipe is None else _path_of(recipe))
@@ -85,7 +85,7 @@ def _values_of(recipe: str) -> dict[str, Any]:
     layers = []
     for path in (_path_of(recipe), _path_of(SHIPPED)):
         read_yaml(path)  # for its messages
-        layers.append(load(path.read_text(encoding="utf-8")))
+        layers.append(load(plain_yaml.read_yaml_text(path)))
     own, shipped = layers
     return merged(shipped, own)
 

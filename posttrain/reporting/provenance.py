@@ -12,10 +12,13 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from posttrain import paths
+from posttrain.errors import InputError
+from posttrain.outputs.json_files import read_object
 from posttrain.outputs.manifest import MANIFEST, sha256
 from posttrain.reporting.results import Results
 
 SHORT = 12
+REMOVE = "remove it: it only says how long the stages took"
 RUNS = {"prepare": paths.PREPARED, "sft": paths.SFT_MODEL, "grpo": paths.GRPO_MODEL, "evaluate": paths.EVALUATE_RESULTS}
 
 
@@ -85,12 +88,20 @@ def runs() -> list[str]:
         log, manifest = paths.RUN_LOG / f"{stage}.json", folder / MANIFEST
         if not log.is_file() or not manifest.is_file():
             continue
-        run = json.loads(log.read_text(encoding="utf-8"))
-        if run.get("manifest") == sha256(manifest) and "seconds" in run:
-            made = run.get("git") or {}
-            commit = (
-                f"commit {made['commit'][:SHORT]}{' with changes' if made['dirty'] else ''}" if made else "no commit"
-            )
-            machine = f"{run['machine']['processor']}, {run['machine']['cores']} cores"
-            found.append(f"{stage} {run['seconds']:.0f} s on {machine}, {commit}")
+        try:
+            found += line_of(stage, read_object(log, REMOVE), sha256(manifest))
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(str(log), got=f"another form: {error!r}", wanted="what a run logged", do=REMOVE) from None
     return found
+
+
+def line_of(stage: str, run: dict[str, Any], manifest: str) -> list[str]:
+    """Nothing for the log of a run that made something else."""
+    if run.get("manifest") != manifest or "seconds" not in run:
+        return []
+    made = run.get("git") or {}
+    commit = f"commit {made['commit'][:SHORT]}{' with changes' if made['dirty'] else ''}" if made else "no commit"
+    machine = f"{run['machine']['processor']}, {run['machine']['cores']} cores"
+    return [f"{stage} {run['seconds']:.0f} s on {machine}, {commit}"]

@@ -7,9 +7,10 @@ from typing import Any
 from posttrain import paths
 from posttrain.errors import InputError
 from posttrain.graph import how_to_restore
-from posttrain.outputs.json_files import read_object, read_objects, read_text
+from posttrain.outputs.json_files import read_object, read_objects
 from posttrain.outputs.manifest import MANIFEST, sha256
 from posttrain.params.schema import Params
+from posttrain.text_files import read_text
 
 Columns = dict[str, list[float | None]]
 
@@ -66,7 +67,7 @@ def read(params: Params) -> Results:
 
 def read_samples(path: Path, made_by: str) -> list[dict[str, Any]]:
     """Raises: InputError if the file is missing, or has a line that is no JSON object"""
-    return read_objects(require_file(path, made_by), how_to_restore(made_by, path))
+    return list(read_objects(require_file(path, made_by), how_to_restore(made_by, path)))
 
 
 def require_file(path: Path, made_by: str) -> Path:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from posttrain.errors import InputError
+from posttrain.params import plain_yaml
 from posttrain.prompts import prompt_messages
+from posttrain.text_files import read_text
 from posttrain.training.standstill import standstill
 
 CARD = "README.md"
@@ -134,10 +136,9 @@ def is_hub_name(origin: str, revision: str | None) -> bool:
 def licence_of(folder: Path) -> str | None:
     """The licence that the card of a local model declares."""
     try:
-        text = (folder / CARD).read_text(encoding="utf-8")
-        parts = text.split("---\n", 2)
-        data = YAML(typ="safe", pure=True).load(parts[1]) if len(parts) == 3 and not parts[0] else None
-    except (OSError, ValueError, YAMLError, RecursionError):
+        parts = read_text(folder / CARD, "", plain_yaml.MAX_BYTES).split("---\n", 2)
+        data = plain_yaml.parse(parts[1], CARD, "") if len(parts) == 3 and not parts[0] else None
+    except InputError:
         return None
     licence = data.get("license") if isinstance(data, dict) else None
     return licence if isinstance(licence, str) and re.fullmatch(r"[\w.+-]{1,40}", licence) else None

@@ -13,6 +13,7 @@ from posttrain.outputs.identity import TOKENIZER_CONFIG, TOKENIZER_FILES
 from posttrain.outputs.weight_files import read_json
 from posttrain.params.schema import Model
 from posttrain.templates import pin_date, require_turn
+from posttrain.text_files import require_regular
 
 QWEN2 = "Qwen2Tokenizer"
 
@@ -72,6 +73,7 @@ def require_source(name_or_path: str, model: Model) -> None:
 
 
 def require_folder(path: Path) -> None:
+    require_regular(path, "copy or download the model again")
     if not (path / "config.json").is_file():
         raise InputError(
             str(path), got="a folder without config.json", wanted="a model in transformers' format", do="mend the path"

@@ -38,8 +38,12 @@ WORDS = ["prepare", "sft", "grpo", "evaluate", "report"]
 # posttrain/params/health.py is not among them: its defaults are science that params.yaml need not say.
 PLUMBING = {
     *("posttrain/cli.py", "posttrain/run_stage.py", "posttrain/worker.py", "posttrain/errors.py", "posttrain/paths.py"),
+    "posttrain/text_files.py",
     *("posttrain/graph.py", "posttrain/commands", "posttrain/launch"),
-    *(f"posttrain/params/{name}.py" for name in ("__init__", "file", "launch", "recipes", "rewards", "round_trip")),
+    *(
+        f"posttrain/params/{name}.py"
+        for name in ("__init__", "file", "launch", "recipes", "rewards", "round_trip", "plain_yaml")
+    ),
     *("posttrain/params/schema.py", "posttrain/params/section.py"),
     *(f"posttrain/outputs/{name}.py" for name in ("manifest", "identity", "parents", "checkpoints", "run_log", "disk")),
     *("posttrain/outputs/weight_files.py", "posttrain/outputs/json_files.py"),
@@ -488,3 +492,46 @@ def test_the_readme_is_short() -> None:
     assert len(tree) <= 20
     assert changes.count("\n| ") - 1 <= 10
     assert text.index("docs/plots/grpo.svg") < text.index("make run") < 1500
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files that a person or another program can hand us
+
+READ_ELSEWHERE = {
+    "posttrain/text_files.py": "the one place",
+    **dict.fromkeys(
+        ("posttrain/commands/check/resources.py", "posttrain/outputs/disk.py"), "what the kernel says of the machine"
+    ),
+    **dict.fromkeys(
+        (f"posttrain/processes/{name}.py" for name in ("bounded", "pool", "process_tree")), "the kernel; own logs"
+    ),
+    **dict.fromkeys(
+        ("posttrain/evaluation/lighteval_process.py", "posttrain/evaluation/lighteval_runner.py"),
+        "what one of the two wrote for the other, in the scratch folder of the run",
+    ),
+    **dict.fromkeys(
+        ("posttrain/sft/dataset.py", "posttrain/training/publish.py", "posttrain/launch/accelerate.py"),
+        "what the same run wrote a moment before",
+    ),
+    "posttrain/generation/completion_cache.py": "whatever is wrong with it, it is generated again",
+    "posttrain/reporting/page.py": "files of the package",
+    "posttrain/vllm/generator.py": "answers of the server that it started",
+    "posttrain/vllm/server.py": "answers of the server that it started",
+    "posttrain/params/plain_yaml.py": "parses text that it has bounded",
+    "posttrain/params/round_trip.py": "parses text that plain_yaml has read without complaint",
+    "posttrain/commands/relock.py": "parses text that plain_yaml has read without complaint",
+}
+"""Where text is read or YAML parsed without `text_files`, `json_files` and `plain_yaml`, and why."""
+
+
+def test_text_of_others_is_read_in_one_place() -> None:
+    files = [file for floor in FLOORS for file in (ROOT / floor).rglob("*.py")]
+    bare = {str(file.relative_to(ROOT)) for file in files if reads_bare(file.read_text())}
+    assert bare == READ_ELSEWHERE.keys()
+
+
+def reads_bare(source: str) -> bool:
+    """Whether a module calls `read_text` of a path, `json.load` of a file, or `load` of a YAML."""
+    calls = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    methods = [(call.attr, ast.unparse(call.value).lower()) for call in calls if isinstance(call, ast.Attribute)]
+    return any(name == "read_text" or (name == "load" and ("json" in of or "yaml" in of)) for name, of in methods)

@@ -3,11 +3,23 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from flows.artifacts import metrics_table, sparkline, summary
 from flows.stage_run import StageRun
+from posttrain.errors import InputError
 
 CURVE = "step\treward/accuracy\treward/total\tadvantage/std\n1\t0.25\t0.5\tnan\n2\t0.75\t1\t\n"
 METRICS = {"verdict": "improved", "sft": {"pass@1": 0.25}, "grpo": {"pass@1": 0.5}}
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD", "[1]", "{}", '{"sft": 1, "grpo": {}}', "[" * 100_000])
+def test_metrics_that_were_edited_are_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "results/evaluate/metrics.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"evaluate/metrics\.json"):
+        summary([StageRun("evaluate", "ran", 1.0)], tmp_path)
 
 
 def test_only_what_the_run_brought_up_to_date_is_shown(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from posttrain.cli import quiet
 from tests.surface.case import Case
-from tests.surface.kinds import KINDS, SLOW
+from tests.surface.kinds import KINDS, SLOW, cases_of
 from tests.surface.run import FAULTS, OUTCOMES, Outcome, judge
 
 NEEDED = ("params.yaml", "dvc.yaml", "recipes", "data", "models", "results", "rewards", "requirements")
@@ -73,7 +73,7 @@ def judged(kind: str, root: Path, number: int, begin: int, every: bool) -> list[
         deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
-    )(seed(begin)(given(KINDS[kind].cases(root))(tried)))
+    )(seed(begin)(given(cases_of(kind, root))(tried)))
     run()
     return found
 

@@ -62,6 +62,7 @@ def place(path: Path, what: str) -> None:
         here = Path.cwd()
         os.chdir(path.parent)  # the path of a socket may have 107 bytes
         try:
-            socket.socket(socket.AF_UNIX).bind(path.name)
+            with socket.socket(socket.AF_UNIX) as made:
+                made.bind(path.name)
         finally:
             os.chdir(here)

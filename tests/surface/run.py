@@ -20,7 +20,8 @@ CPU_S = 30
 MEMORY_B = 6 * 2**30
 TURNS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 FAULTS = ("traceback", "wrongly accepted", "wrongly refused", "unclear", "hang", "control characters")
-OUTCOMES = ("clear", "accepted", *FAULTS)
+OUTCOMES = ("clear", "rightly accepted", "either way", *FAULTS)
+"""`either way`: accepted, and nobody is told that it has to be refused or accepted."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def verdict(case: Case, code: int | None, said: str) -> str:
     if any(harmful(character) for character in said):
         return "control characters"
     if code == 0:
-        return "wrongly accepted" if case.expected == "refused" else "accepted"
+        return {"refused": "wrongly accepted", "accepted": "rightly accepted"}.get(case.expected, "either way")
     if case.expected == "accepted":
         return "wrongly refused"
     return "clear" if said.strip() else "unclear"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from posttrain.errors import InputError
+from posttrain.outputs.json_files import RESTORE, read_objects
 from posttrain.outputs.manifest import (
     beside,
     publish,
     publish_files,
-    read_jsonl,
     require_complete,
     unpublished,
     write_json,
@@ -148,7 +148,7 @@ def test_rows_come_back_as_they_were_written(project: Path) -> None:
     ]
     write_jsonl(Path("rows.jsonl"), rows)
     assert Path("rows.jsonl").read_bytes().count(b"\n") == 3
-    assert read_jsonl(Path("rows.jsonl")) == rows
+    assert list(read_objects(Path("rows.jsonl"), RESTORE)) == rows
 
 
 def test_what_a_killed_run_left_is_swept_and_a_living_ones_is_spared(

@@ -8,11 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from posttrain.commands.compare import evaluated
+from posttrain.data.files import _configs as data_files_of
 from posttrain.errors import InputError
+from posttrain.evaluation.subjects import Subject
 from posttrain.graph import graph, stage_of
+from posttrain.grpo.difficulty import Measured
 from posttrain.outputs.json_files import read_object, read_objects
+from posttrain.params import plain_yaml
 from posttrain.params.recipes import list_recipes
 from posttrain.terminal import harmless_output
+from posttrain.text_files import read_text
+from posttrain.training.card import licence_of
+from posttrain.training.pretrained import require_folder
+from tests.surface.case import place
 
 
 def test_what_is_printed_cannot_act_on_the_terminal() -> None:
@@ -34,7 +43,53 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path / "pipe", tmp_path / "loop", tmp_path, Path("/dev/zero"), tmp_path / "nothing"):
         with pytest.raises(InputError, match="mend it"):
-            read_objects(path, "mend it")
+            list(read_objects(path, "mend it"))
+
+
+def test_text_is_read_as_a_person_sees_it(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\n")
+    assert read_text(tmp_path / "a.txt", "mend it") == "one\ntwo\n"
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"a": "\xe2\x80\xa8"}\r\n\n{}')
+    assert list(read_objects(tmp_path / "a.jsonl", "mend it")) == [{"a": "\u2028"}, {}]
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.json").open("wb") as file:
+        file.truncate(2**40)  # a hole: it takes no room
+    for read in (read_object, lambda path, do: list(read_objects(path, do)), lambda path, do: plain_yaml.read(path)):
+        with pytest.raises(InputError, match=f"{2**40} bytes"):
+            read(tmp_path / "a.json", "mend it")
+
+
+def test_a_row_that_is_no_object_is_named(tmp_path: Path) -> None:
+    (tmp_path / "samples.jsonl").write_text('{"problem": "a"}\n[1]\n')
+    with pytest.raises(InputError, match=r"samples\.jsonl: line 2"):
+        evaluated(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "endless", "socket"])
+def test_a_model_folder_with_something_else_than_files_is_refused(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    place(tmp_path / "tokenizer.json", kind)
+    with pytest.raises(InputError, match="a pipe, a socket or a device"):
+        require_folder(tmp_path)
+    with pytest.raises(InputError, match="a pipe, a socket or a device"):
+        _ = Subject("own", tmp_path, None).tokenizer
+
+
+def test_a_head_nested_without_end_is_refused_and_no_licence(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: mit\na: " + "[" * 5_000 + "\n---\n")
+    assert licence_of(tmp_path) is None
+    with pytest.raises(InputError, match="more than 40 levels"):
+        data_files_of(tmp_path)
+
+
+def test_rates_and_logs_that_were_edited_are_named(project: Path) -> None:
+    measured = Measured({})
+    measured.keep([])
+    measured.path.write_text('[{"id": 1, "odd": 2}]')
+    with pytest.raises(InputError, match="measured again"):
+        measured.rates()
 
 
 def test_a_recipe_that_is_no_file_is_listed_as_such(project: Path) -> None:

@@ -1,6 +1,5 @@
 """Sizes of a dense decoder: counted from its config.json, or guessed from its number of parameters."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import InputError
+from posttrain.outputs.json_files import read_object
 
 QKV_BIAS = {"qwen2": True, "qwen3": False, "llama": False, "mistral": False}
 """Model types that are counted to the last parameter, and whether queries, keys and values have biases unless the
@@ -65,7 +65,7 @@ def from_config(config: Mapping[str, Any], name: str) -> Model | None:
         hidden, inner, layers, heads, vocab = (int(config[key]) for key in WIDTHS)
         head = int(config.get("head_dim") or hidden // heads)
         queries, keys = head * heads, head * int(config.get("num_key_value_heads") or heads)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):
         return None
     adapter = 2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + inner)
     layer = 2 * hidden * (queries + keys) + 3 * hidden * inner + 2 * hidden
@@ -119,14 +119,9 @@ def of_size(parameters: float) -> Model:
 
 def of_file(path: Path) -> Model:
     """The model of a config.json. Raises: InputError unless it can be counted to the last parameter."""
-    model, kind, problem = None, None, "no JSON object"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(config, dict):
-            model, kind = from_config(config, str(path)), config.get("model_type")
-            problem = f"model_type {kind!r}" if kind not in QKV_BIAS else "no widths of a decoder"
-    except (OSError, ValueError) as error:
-        problem = str(error)
+    config = read_object(path, "name another, or give --model-size")
+    kind, model = str(config.get("model_type")), from_config(config, str(path))
+    problem = "no widths of a decoder" if kind in QKV_BIAS else f"model_type {kind!r:.60}"
     if model is None or kind not in QKV_BIAS:
         wanted = f"the config.json of a dense decoder: {', '.join(QKV_BIAS)}"
         do = "name another, or give --model-size: the widths of a Qwen2.5 near that size are then taken"

@@ -103,3 +103,28 @@ def cases(draw: st.DrawFn, project: Path) -> Case:
     if command[0] in ("prepare", "relock", "evaluate"):
         argv.append("--no-such-option")
     return Case(tuple(argv), "arguments")
+
+
+VALID: tuple[tuple[str, ...], ...] = (
+    ("data",),
+    ("plan", "--model-size", "7B", "--gpu-memory-gib", "80", "--gpus", "8"),
+    ("plan", "--config", "models/sft/config.json", "--gpu-memory-gib", "80"),
+    ("launch", "--show"),
+    ("gate",),
+    ("compare", "workspace:sft", "workspace:grpo"),
+    ("compare", "workspace:sft", "workspace:grpo", "--task", "held_out"),
+    ("compare", ".:sft", "workspace"),
+    ("rewards", "results/grpo/samples.jsonl"),
+    ("rewards", "results/grpo/samples.jsonl", "--tokenizer", "models/sft"),
+    ("checkpoints",),
+    ("verify",),
+    ("verify", "models/sft"),
+    ("lineage",),
+    ("recipe",),
+    ("chat", "--ask", "Solve: 3x = 6"),
+    ("chat", "models/sft", "--compare", "models/grpo", "--ask", "Solve: 3x = 6"),
+)
+
+
+def valid(project: Path) -> st.SearchStrategy[Case]:
+    return st.sampled_from(VALID).map(lambda argv: Case(argv, "as they should be", {}, "accepted"))

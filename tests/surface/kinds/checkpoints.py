@@ -26,3 +26,15 @@ def cases(draw: st.DrawFn, project: Path) -> Case:
     run, step = draw(st.sampled_from(["0123456789abcdef", "x\u202ey"])), draw(st.sampled_from([*NAMES[:1] * 4, *NAMES]))
     path = f"{FOLDER}/{stage}/{run}/{step}/manifest.json"
     return Case(("checkpoints",), f"{path}: {fault.name}", {path: fault.content})
+
+
+def valid(project: Path) -> st.SearchStrategy[Case]:
+    facts = json.loads((project / "models/sft/manifest.json").read_bytes())
+    manifest = {
+        "facts": {name: facts.get(name) for name in ("params", "code", "parents", "inputs")},
+        "files": {},
+        "step": 5,
+    }
+    path = f"{FOLDER}/sft/0123456789abcdef/step-5/manifest.json"
+    made = {"none there": {}, "one": {path: json.dumps(manifest).encode()}}
+    return st.sampled_from(list(made)).map(lambda name: Case(("checkpoints",), name, made[name], "accepted"))

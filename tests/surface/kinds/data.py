@@ -96,3 +96,22 @@ def as_yaml(params: dict[str, Any]) -> bytes:
     text = io.BytesIO()
     YAML(typ="safe", pure=True).dump(params, text)
     return text.getvalue()
+
+
+def valid(project: Path) -> st.SearchStrategy[Case]:
+    """Each form as it should be, with lines ended otherwise and with a column more."""
+    params = read_yaml(project / "params.yaml")
+    further = {f"{form}, unchanged": (form, made()) for form, made in FORMS.items()}
+    further |= {
+        "CR LF": ("jsonl", lines().replace(b"\n", b"\r\n")),
+        "empty lines": ("jsonl", lines().replace(b"\n", b"\n\n")),
+        "a column more": ("jsonl", lines([{**row, "level": 3} for row in ROWS])),
+        "rows in another order": ("jsonl", lines(ROWS[::-1])),
+    }
+
+    def case(name: str) -> Case:
+        form, content = further[name]
+        params["prepare"]["dataset"] = path = f"data/source/own.{form}"
+        return Case(("prepare",), name, {path: content, "params.yaml": as_yaml(params)}, "accepted")
+
+    return st.sampled_from(list(further)).map(case)

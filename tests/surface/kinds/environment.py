@@ -45,3 +45,14 @@ def cases(project: Path) -> st.SearchStrategy[Case]:
     return st.builds(
         lambda name, text, argv: Case(argv, f"{name}={text[:60]!r}", environment={name: text}), names, texts, commands
     )
+
+
+def valid(project: Path) -> st.SearchStrategy[Case]:
+    variables = {"THREADS": "2", "PROCESSES": "1", "MICRO_BATCH_SIZE": "4", "DEVICE": "cpu", "REWARD_WORKERS": "2"}
+    return st.builds(
+        lambda name, argv: Case(
+            argv, f"{name}={variables[name]}", {}, "accepted", environment={LAUNCH_VARIABLES + name: variables[name]}
+        ),
+        st.sampled_from(list(variables)),
+        st.sampled_from([("launch", "--show"), ("launch", "sft", "--show"), ("checkpoints",)]),
+    )

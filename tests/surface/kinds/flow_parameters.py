@@ -47,3 +47,17 @@ def cases(draw: st.DrawFn, project: Path) -> Case:
         )
     )
     return Case(tuple(argv), value.name, program="flow")
+
+
+VALID = (
+    ("--set", "seed=7"),
+    ("--set", "grpo.beta=0.02", "sft.max_steps=100"),
+    ("--set", "grpo.learning_rate=1e-05"),
+    ("--set", "prompts.system=null"),
+    ("--recipe", "tiny"),
+    ("--recipe", "tiny", "--set", "seed=7"),
+)
+
+
+def valid(project: Path) -> st.SearchStrategy[Case]:
+    return st.sampled_from(VALID).map(lambda argv: Case(argv, "as they should be", {}, "accepted", program="flow"))

@@ -28,3 +28,13 @@ def cases(project: Path) -> st.SearchStrategy[Case]:
         found,
         st.sampled_from(COMMANDS),
     )
+
+
+def valid(project: Path) -> st.SearchStrategy[Case]:
+    text = (project / "dvc.yaml").read_bytes()
+    forms = {"unchanged": text, "comments": b"# of ours\n" + text, "CR LF": text.replace(b"\n", b"\r\n")}
+    return st.builds(
+        lambda name, command: Case(command[1], name, {"dvc.yaml": forms[name]}, "accepted", program=command[0]),
+        st.sampled_from(list(forms)),
+        st.sampled_from([("flow", ("prepare",)), ("posttrain", ("gate",)), ("posttrain", ("checkpoints",))]),
+    )

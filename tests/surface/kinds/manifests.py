@@ -19,7 +19,9 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "data/prepared/card.md": (("data",),),
     "data/prepared/fates.parquet": (("data", "--why", "x"),),
-    "data/prepared/train.jsonl": (("verify",), ("gate",)),
+    "data/prepared/train.jsonl": (("verify",), ("gate",), ("check",)),
+    "data/prepared/sft.jsonl": (("check",),),
+    ".posttrain/runs/sft.json": (("report",),),
     "data/prepared/test.jsonl": (("report",), ("gate",)),
     "models/sft/manifest.json": (("verify",), ("lineage",), ("gate",)),
     "models/grpo/manifest.json": (("verify",), ("lineage",), ("gate",), ("chat", "--ask", "2 + 2")),
@@ -65,3 +67,11 @@ def cases(draw: st.DrawFn, project: Path) -> Case:
         found |= cells.map(lambda cell: faults.Fault(f"a cell {cell[:20]!r}", valid + cell.encode() + b"\n", "either"))
     fault = draw(found)
     return Case(draw(st.sampled_from(READERS[name])), f"{name}: {fault.name}", {name: fault.content}, "either")
+
+
+def valid(project: Path) -> st.SearchStrategy[Case]:
+    """Each file as it is, through each of its readers that has nothing else to complain of."""
+    readers = [(name, argv) for name, all_of in READERS.items() for argv in all_of if (project / name).is_file()]
+    return st.sampled_from([(name, argv) for name, argv in readers if "--why" not in argv]).map(
+        lambda one: Case(one[1], f"{one[0]}: unchanged", {one[0]: (project / one[0]).read_bytes()}, "accepted")
+    )

@@ -11,9 +11,17 @@ from posttrain.params.file import read_yaml
 from tests.surface import faults
 from tests.surface.case import Case
 from tests.surface.kinds.data import as_yaml
+from tests.surface.kinds.reward_files import LINES
 
 FOLDER = "models/base/m"
 OBJECTS = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("check",),
+    ("check",),
+    ("chat", FOLDER, "--ask", "2 + 2"),
+    ("sft",),
+    ("rewards", "rows.jsonl", "--tokenizer", FOLDER),
+)
 TEMPLATES = (
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "{{ 'a' * 9999999999 }}",
@@ -32,6 +40,10 @@ TEMPLATES = (
     "{{" * 5000,
     "{{ '%999999999d' % 1 }}",
     "{{ '{:>999999999}'.format(1) }}",
+    "{% for a in messages[-1].content %}{% for b in messages[-1].content %}{% endfor %}{% endfor %}",
+    "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    "{% if messages[0].role != 'system' %}{{ ['a'] * 10 ** 9 }}{% endif %}",
+    "{{ strftime_now('" * 9000,
 )
 
 
@@ -41,7 +53,7 @@ def cases(project: Path) -> st.SearchStrategy[Case]:
     return st.builds(
         lambda fault, argv: case_of(project, files, fault, argv),
         faulty_file(files),
-        st.sampled_from([("check",), ("check",), ("chat", FOLDER, "--ask", "2 + 2"), ("sft",)]),
+        st.sampled_from(COMMANDS),
     )
 
 
@@ -53,7 +65,9 @@ def case_of(project: Path, files: dict[str, bytes], fault: tuple[str, faults.Fau
     name, (what, content, expected) = fault
     given: dict[str, Any] = {f"{FOLDER}/{one}": text for one, text in files.items()}
     given |= {f"{FOLDER}/{name}": content, "params.yaml": as_yaml(params)}
-    return Case(argv, f"{name}: {what}", given, expected if argv == ("sft",) else "either")
+    rows = {"rows.jsonl": LINES} if argv[0] == "rewards" else {}
+    known = expected == "accepted" or argv == ("sft",)
+    return Case(argv, f"{name}: {what}", given | rows, expected if known else "either")
 
 
 @st.composite
@@ -101,3 +115,34 @@ def weights(valid: bytes) -> st.SearchStrategy[faults.Fault]:
         lambda one: one._replace(content=packed(bytes(one.content), data), expected="either")
     )  # type: ignore[arg-type]
     return changed | st.sampled_from(names).map(without) | st.sampled_from(names).map(lost)
+
+
+def valid(project: Path) -> st.SearchStrategy[Case]:
+    """The model as it is, as other programs save it, and with further files beside it."""
+    there = {path.name: path.read_bytes() for path in (project / "models/sft").iterdir()}
+    files = {name: content for name, content in there.items() if name != "manifest.json"}
+    weights, template = files["model.safetensors"], files["chat_template.jinja"]
+    (length,) = struct.unpack("<Q", weights[:8])
+    header, data = json.loads(weights[8 : 8 + length]), weights[8 + length :]
+    text = json.dumps(dict(reversed(header.items()))).encode()
+    text += b" " * (-len(text) % 8)
+    others = {
+        "unchanged": {},
+        "a header in another order": {"model.safetensors": struct.pack("<Q", len(text)) + text + data},
+        "without a card": {"README.md": b""},
+        "further files": {"notes.txt": b"\xff", ".gitattributes": b"*.safetensors filter=lfs\n"},
+        "comments in the template": {"chat_template.jinja": b"{# of ours #}" + template},
+        "a loop in the template": {
+            "chat_template.jinja": b"{% for n in range(3) %}{% set x = n %}{% endfor %}" + template
+        },
+        "JSON with other spaces": {"config.json": json.dumps(json.loads(files["config.json"]), indent=8).encode()},
+    }
+    return st.builds(
+        lambda name, argv: case_of(project, files | others[name], ("README.md", named(name, files, others)), argv),
+        st.sampled_from(list(others)),
+        st.sampled_from(COMMANDS),
+    )
+
+
+def named(name: str, files: dict[str, bytes], others: dict[str, dict[str, bytes]]) -> faults.Fault:
+    return faults.Fault(name, others[name].get("README.md", files["README.md"]), "accepted")

@@ -60,15 +60,27 @@ FILES: dict[str, Expected] = {
 HEAD = "def f(completion):\n    "
 
 
-@st.composite
-def cases(draw: st.DrawFn, project: Path) -> Case:
-    written: dict[str, Expected] = (
-        {f"{HEAD}return {value}\n": expected for value, expected in RETURNED.items()}
-        | {f"{HEAD}{body}\n": expected for body, expected in BODIES.items()}
-        | FILES
-    )
-    body = draw(st.sampled_from(list(written)))
+WRITTEN: dict[str, Expected] = (
+    {f"{HEAD}return {value}\n": expected for value, expected in RETURNED.items()}
+    | {f"{HEAD}{body}\n": expected for body, expected in BODIES.items()}
+    | FILES
+)
+
+
+def cases(project: Path) -> st.SearchStrategy[Case]:
+    return bodies(project, {"refused", "either"})
+
+
+def valid(project: Path) -> st.SearchStrategy[Case]:
+    return bodies(project, {"accepted"})
+
+
+def bodies(project: Path, wanted: set[Expected]) -> st.SearchStrategy[Case]:
     params: dict[str, Any] = read_yaml(project / "params.yaml")
     params["rewards"]["mine"] = {"function": "rewards/mine.py:f", "weight": 1.0, "timeout_s": 1.0}
-    files = {"rewards/mine.py": body.encode(), "rows.jsonl": LINES, "params.yaml": as_yaml(params)}
-    return Case(("rewards", "rows.jsonl"), repr(body)[:80], files, written[body])
+    others = {"rows.jsonl": LINES, "params.yaml": as_yaml(params)}
+    return st.sampled_from([body for body, expected in WRITTEN.items() if expected in wanted]).map(
+        lambda body: Case(
+            ("rewards", "rows.jsonl"), repr(body)[:80], {"rewards/mine.py": body.encode(), **others}, WRITTEN[body]
+        )
+    )

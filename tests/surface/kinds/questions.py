@@ -27,3 +27,8 @@ def cases(project: Path) -> st.SearchStrategy[Case]:
             stdin=text,
         )
     )
+
+
+def valid(project: Path) -> st.SearchStrategy[Case]:
+    asked = (b"Solve: 2x + 1 = 7", b"\n\n", b"Solve: 3x = 6\nSolve: 2x = 4\n", "Löse: 2x = 4\n".encode(), b"2x\r\n")
+    return st.sampled_from(asked).map(lambda text: Case(("chat",), repr(text), {}, "accepted", stdin=text))

@@ -21,3 +21,17 @@ def cases(project: Path) -> st.SearchStrategy[Case]:
         lambda name: Case(("recipe", "--", name), "a name of a recipe")
     )
     return applied | listed | named
+
+
+def valid(project: Path) -> st.SearchStrategy[Case]:
+    overlays = {
+        "one key": b"# One key.\nseed: 7\n",
+        "a section": b"# A section.\ngrpo:\n  beta: 0.02\n  num_generations: 16\n",
+        "CR LF": b"# One key.\r\nseed: 7\r\n",
+        "the one that ships": (project / "recipes/tiny.yaml").read_bytes(),
+    }
+    return st.builds(
+        lambda name, argv: Case(argv, name, {"recipes/odd.yaml": overlays[name]}, "accepted"),
+        st.sampled_from(list(overlays)),
+        st.sampled_from([("recipe", "odd"), ("recipe",)]),
+    )

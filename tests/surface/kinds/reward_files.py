@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from tests.surface import faults
@@ -35,4 +37,18 @@ def cases(project: Path) -> st.SearchStrategy[Case]:
     named = st.sampled_from(["rows.jsonl", "rows.parquet", "rows.json", "rows", "\x1b[31mrows.jsonl"])
     return st.builds(
         lambda fault, name: Case(("rewards", name), fault.name, {name: fault.content}, fault.expected), found, named
+    )
+
+
+def valid(project: Path) -> st.SearchStrategy[Case]:
+    table = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(ROWS), table)
+    files = {
+        "rows.jsonl": LINES,
+        "crlf.jsonl": LINES.replace(b"\n", b"\r\n"),
+        "rows.parquet": table.getvalue().to_pybytes(),
+        "no-gold.jsonl": b'{"problem": "1 + 1", "completion": "<answer>\\n2\\n</answer>", "answer": "2"}\n',
+    }
+    return st.sampled_from(list(files)).map(
+        lambda name: Case(("rewards", name), "unchanged", {name: files[name]}, "accepted")
     )
