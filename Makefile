@@ -15,7 +15,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
 export UV_FIND_LINKS ?= $(or $(PIP_FIND_LINKS),$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean test-all bench bench-smoke bench-rewards bench-prepare docs chaos-repro random-faults
+.PHONY: run relock test-fast test test-slow test-distributed test-gpu test-flows test-vllm chaos crashes setup vllm lint lock clean test-all bench bench-smoke bench-rewards bench-prepare docs chaos-repro random-faults surface
 
 run: setup
 	dvc repro
@@ -54,6 +54,12 @@ chaos-repro: setup
 # Kills, stops, full disks and removed scratch over short runs; two hours.
 random-faults: setup
 	python -m tests.random_faults
+
+# Every kind of input made wrong in many ways, or left as it is: a table of what came out; about half an hour. It needs
+# the stages' outputs (`make run`). SURFACE=20 for fewer of a kind; a few are in `make test`.
+SURFACE = 100
+surface: setup
+	python -m tests.surface --examples $(SURFACE)
 
 # Every strategy in two processes on this machine, and whatever can be killed, killed; about half an hour.
 test-distributed: setup

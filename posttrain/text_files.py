@@ -56,6 +56,8 @@ def explained(path: Path, do: str) -> Iterator[None]:
 
 def require_regular(folder: Path, do: str) -> None:
     """Raises: InputError for a pipe, a device or a socket in a folder that another library reads"""
-    for path in sorted(folder.iterdir()):
+    with explained(folder, do):
+        entries = sorted(folder.iterdir())
+    for path in entries:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise InputError(str(path), got="a pipe, a socket or a device", wanted="a file", do=do)

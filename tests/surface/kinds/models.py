@@ -61,7 +61,7 @@ def case_of(project: Path, files: dict[str, bytes], fault: tuple[str, faults.Fau
     params = read_yaml(project / "params.yaml")
     params["model"]["name_or_path"] = FOLDER
     params["launch"]["processes"] = 1
-    params["sft"].update(max_steps=1, warmup_steps=0)
+    params["sft"].update(max_steps=1, warmup_steps=0, logging_steps=1)
     name, (what, content, expected) = fault
     given: dict[str, Any] = {f"{FOLDER}/{one}": text for one, text in files.items()}
     given |= {f"{FOLDER}/{name}": content, "params.yaml": as_yaml(params)}
