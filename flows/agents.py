@@ -27,13 +27,13 @@ from prefect.deployments import run_deployment
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Cancelling, Completed
 
-from flows import receipt, stored
+from flows import receipt
 from flows.artifacts import summary
 from flows.experiment import commit_of, committed_text, experiment_name, record, same_commit
 from flows.gpus import gpus
 from flows.lock import WORKSPACE_LOCK, held
 from flows.pipeline import STATE_NAMES, Setting, chosen, forced_of, stage_task
-from flows.receipt import Receipt
+from flows.receipt import Fetched, Receipt
 from flows.stage_run import StageRun
 from flows.told import failed, told
 from posttrain.errors import InputError, PosttrainError
@@ -176,18 +176,17 @@ def stage_on_agent(
     with held(root / WORKSPACE_LOCK, log.info):
         given = receipt.merged([received(run)[1] for run in after] if after else [receipt.whole(root)])
         receipt.take(given, root)
-        options: list[str] = fetch(stage, force, return_state=True).result()  # type: ignore[assignment]  # or it raises
+        fetched: Fetched = fetch(stage, force, return_state=True).result()  # type: ignore[assignment]  # or it raises
         with gpus(stage, root):
-            run = stage_task(stage, root, options).result()
-        if not stored.where(stage, root).remote:
+            run = stage_task(stage, root, fetched.options).result()
+        if fetched.to_push(run.outcome):
             push(stage, return_state=True).result()
         publish(stage, receipt.of_stage(stage, root), run)
     return Completed(name=STATE_NAMES[run.outcome], message=f"{run.outcome} on {platform.node()}, {run.seconds:.0f} s")
 
 
 @task(task_run_name="fetch what {stage} needs", cache_policy=NO_CACHE)
-def fetch(stage: str, force: bool) -> list[str] | State:
-    """The options of `dvc repro` that fit what is here."""
+def fetch(stage: str, force: bool) -> Fetched | State:
     try:
         return receipt.fetch(stage, Path.cwd(), get_run_logger().info, force)
     except PosttrainError as error:

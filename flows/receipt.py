@@ -13,13 +13,14 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from ruamel.yaml import YAML
 
 from flows import command, stored
-from flows.stage_run import TAIL_LINES
+from flows.stage_run import TAIL_LINES, Outcome
 from posttrain.errors import InputError
 from posttrain.graph import graph, made_inputs, small_files
 from posttrain.outputs.json_files import read_object
@@ -110,28 +111,36 @@ def write(path: Path, content: bytes) -> None:
 # Data
 
 
-def fetch(stage: str, root: Path, say: Say, force: bool = False) -> list[str]:
+@dataclass(frozen=True)
+class Fetched:
+    """What a stage's run goes on from."""
+
+    options: list[str]
+    """Of `dvc repro`: whether outs may be missing here, and whether the stage has to run."""
+    in_remote: bool
+    """Whether the DVC remote has the outs that dvc.lock told of before the run."""
+
+    def to_push(self, outcome: Outcome) -> bool:
+        return outcome != "unchanged" or not self.in_remote
+
+
+def fetch(stage: str, root: Path, say: Say, force: bool = False) -> Fetched:
     """Have here what the stage needs; nothing, if it has not changed and what it made still is somewhere.
 
-    Returns: the options of `dvc repro` for it: whether outs may be missing here, and whether it has to run
+    Raises: InputError if there is no remote, before the stage works for nothing
     """
     drop_dead_locks(root)
     makers = made_inputs(stage, root)
     status = changes([*dict.fromkeys([*makers.values(), stage])], root)
     foreign(status, root)
+    found = stored.where(stage, root)
     options = ["--force"] if force else ["--allow-missing"]
-    if not force and stage in locked(root) and lost(stage, root):
+    if not force and stage in locked(root) and not (found.here or found.remote):
         say(f"what {stage} made is neither here nor in the DVC remote: it is made again")
         options = []
     if makers and (options != ["--allow-missing"] or runs(stage, status, root)):
         transfer(["pull", *makers], root, say)
-    return options
-
-
-def lost(stage: str, root: Path) -> bool:
-    """Whether dvc.lock tells of outs that are nowhere, as that of a fresh clone does."""
-    found = stored.where(stage, root)
-    return not (found.here or found.remote)
+    return Fetched(options, found.remote)
 
 
 def changes(stages: list[str], root: Path) -> dict[str, dict[str, Any]]:

@@ -28,14 +28,13 @@ def where(stage: str, root: Path) -> Stored:
 
     Raises: InputError if there is no remote, or it does not answer
     """
-    if not all((root / path).is_file() for path in small_files(root, [stage])):
-        return Stored(False, False)
+    small = all((root / path).is_file() for path in small_files(root, [stage]))
     with Repo(str(root)) as repo:
         outs = [out for out in repo.stage.load_one(str(root / GRAPH), stage).outs if out.use_cache]
         try:
             # Of a folder, its listing, which `dvc push` sends after the files.
             remote = repo.cloud.get_remote_odb(None, "status")
-            there = all(out.hash_info and remote.exists(out.hash_info.value) for out in outs)
+            there = small and all(out.hash_info and remote.exists(out.hash_info.value) for out in outs)
         except (DvcException, OSError) as error:
             raise InputError(
                 f"the DVC remote of {root}",
@@ -43,4 +42,4 @@ def where(stage: str, root: Path) -> Stored:
                 wanted="one that this machine reaches",
                 do="`dvc remote list` here; `dvc remote add --local --default shared URL` names one",
             ) from error
-        return Stored(not any(out.changed_cache() for out in outs), there)
+        return Stored(small and not any(out.changed_cache() for out in outs), there)

@@ -49,8 +49,9 @@ def clones(dvc_project: Callable[..., Path], tmp_path: Path) -> list[Path]:
 
 def stage(name: str, root: Path) -> str:
     """One stage as an agent runs it: what DVC did."""
-    run = run_stage(name, root, ignore, receipt.fetch(name, root, ignore))
-    if not stored.where(name, root).remote:
+    fetched = receipt.fetch(name, root, ignore)
+    run = run_stage(name, root, ignore, fetched.options)
+    if fetched.to_push(run.outcome):
         receipt.push(name, root, ignore)
     return run.outcome
 
@@ -110,9 +111,11 @@ def test_what_is_nowhere_is_made_again_and_what_is_kept_is_not(clones: list[Path
     assert stored.where("sft", one).remote
 
 
-def test_without_a_remote_a_stage_says_what_to_do(clones: list[Path]) -> None:
+@pytest.mark.parametrize("before", [False, True])
+def test_without_a_remote_a_stage_says_what_to_do_before_it_runs(clones: list[Path], before: bool) -> None:
     root = clones[0]
-    run_stage("prepare", root, ignore)
+    if before:
+        run_stage("prepare", root, ignore)
     dvc(root, "remote", "remove", "--local", "shared")
     with pytest.raises(InputError, match="dvc remote add"):
         receipt.fetch("prepare", root, ignore)
