@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ruamel.yaml import YAML
 
 from posttrain.cli import main, quiet
 from posttrain.launch.environment import WORKER
+from posttrain.processes import pool
 
 OUTS = ("models", "results")
 
@@ -42,6 +44,16 @@ def context() -> Any:
     return context
 
 
+@functools.cache
+def judges() -> str:
+    """Address of a fork server for what scores, as ranks have one of their supervisor: it warms up once, for two
+    seconds, and not for each run."""
+    server = forkserver.ForkServer()
+    server.set_forkserver_preload([pool.__name__, pool.WARM])
+    server.ensure_running()
+    return str(server._forkserver_address)  # type: ignore[attr-defined]
+
+
 class Run:
     """`posttrain STAGE` in a folder, in one process or in several that train together over gloo."""
 
@@ -61,7 +73,7 @@ class Run:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.processes = [
-            context.Process(target=run_stage, args=(root, stage, self.log, rank, processes, port, before))
+            context.Process(target=run_stage, args=(root, stage, self.log, rank, processes, port, before, judges()))
             for rank in range(processes)
         ]
         for process in self.processes:
@@ -104,7 +116,14 @@ class Run:
 
 
 def run_stage(
-    root: Path, stage: str, log: Path, rank: int, processes: int, port: int, before: Callable[[], None] | None
+    root: Path,
+    stage: str,
+    log: Path,
+    rank: int,
+    processes: int,
+    port: int,
+    before: Callable[[], None] | None,
+    judges: str,
 ) -> None:
     """In the fork: `before`, then the command as a user runs it, its output in a file."""
     os.chdir(root)
@@ -115,6 +134,7 @@ def run_stage(
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     if processes > 1:
         join(rank, processes, port)
+    pool.share_server(judges)
     if before is not None:
         before()
     sys.exit(main([stage]))

@@ -1,7 +1,7 @@
 """The real command in two gloo processes: the strategies, a lost rank, what is left running, what is published.
 
-`make test` kills one command, `make test-slow` takes ZeRO-3 through all of it, `make test-distributed` runs every
-strategy and the whole kill matrix.
+`make test` kills one command, `make test-slow` takes ZeRO-3 through the loss of a rank, `make test-distributed` runs
+every strategy, compares bytes with a run that lost none, and goes through the whole kill matrix.
 """
 
 import json
@@ -24,9 +24,10 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 EXHAUSTIVE = pytest.mark.exhaustive
 STRATEGIES = [
-    *(pytest.param(name, marks=EXHAUSTIVE) for name in ("ddp", "zero2")),
-    pytest.param("zero3", marks=pytest.mark.slow),
+    *(pytest.param(name, True, marks=EXHAUSTIVE) for name in ("ddp", "zero2", "zero3")),
+    pytest.param("zero3", False, marks=pytest.mark.slow),
 ]
+"""And whether the run is made once more without a loss."""
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear", "quantize_4bit": False}
 
 # What killed it, and the exit code. A crash is a fault of the program, a rank that was killed may be started again.
@@ -83,8 +84,10 @@ def finish(root: Path, stage: str, strategy: str, **launch: object) -> str:
     return run.output()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_two_processes_train_as_one_and_survive_the_loss_of_a_rank(strategy: str, one: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("strategy", "again"), STRATEGIES)
+def test_two_processes_train_as_one_and_survive_the_loss_of_a_rank(
+    strategy: str, again: bool, one: Path, tmp_path: Path
+) -> None:
     root = copy_of(one, tmp_path, "sft", "grpo")
     told = finish(root, "sft", strategy)
     assert f"sft | {strategy}, 2 processes, cpu" in told
@@ -102,9 +105,10 @@ def test_two_processes_train_as_one_and_survive_the_loss_of_a_rank(strategy: str
     assert_plain(root / "models/grpo", like=one / "models/grpo", within=0.1)
     resumed = hashes(root, "grpo")
 
-    shutil.rmtree(root / "models/grpo")
-    assert "goes on" not in finish(root, "grpo", strategy)
-    assert hashes(root, "grpo") == resumed
+    if again:
+        shutil.rmtree(root / "models/grpo")
+        assert "goes on" not in finish(root, "grpo", strategy)
+        assert hashes(root, "grpo") == resumed
 
 
 def assert_plain(folder: Path, like: Path, within: float) -> None:
