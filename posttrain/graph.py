@@ -35,11 +35,13 @@ def graph(root: Path = Path()) -> dict[str, Any]:
 def stage_of(name: str) -> dict[str, Any]:
     """What the graph of the working directory says of a stage that posttrain asks for.
 
-    Raises: InputError if it has no such stage, or one without inputs
+    Raises: InputError if it has no such stage, or one whose inputs are none or no names
     """
     stage = graph().get(name, {})
     if missing := [key for key in ("deps", "params") if not stage.get(key)]:
         raise wrong(GRAPH, f"no stage {name} with {' and '.join(missing)}")
+    if odd := [key for key in ("deps", "params") if not all(isinstance(item, str) for item in stage[key])]:
+        raise wrong(GRAPH, f"stage {name}: {' and '.join(odd)} with more than names")
     return dict(stage)
 
 

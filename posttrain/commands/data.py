@@ -23,6 +23,8 @@ from posttrain.params.schema import Params
 from posttrain.paths import GRPO_RESULTS, PREPARED
 from posttrain.text_files import read_text
 
+COLUMNS = ["id", "right", "samples"]
+
 
 def show(params: Params) -> None:
     require_out(PREPARED, "prepare")
@@ -43,10 +45,16 @@ def show(params: Params) -> None:
 def measured() -> list[dict[str, int]]:
     """Training problems by tenths of the pass rate; nothing if none is measured. The last tenth has those of 100 %."""
     path = GRPO_RESULTS / difficulty.TABLE
-    rows = pq.read_table(path, columns=["id", "right", "samples"]).to_pylist() if path.is_file() else []
-    if not rows:
+    if not path.is_file():
         return []
-    tenths = difficulty.histogram([difficulty.Rate(**row) for row in rows])
+    try:
+        rates = [difficulty.Rate(**row) for row in pq.read_table(path, columns=COLUMNS).to_pylist()]
+        tenths = difficulty.histogram(rates)
+    except (pa.ArrowException, OSError, TypeError, ValueError, ZeroDivisionError) as error:
+        got = f"no table of rates: {' '.join(str(error).split())[:120]}"
+        raise InputError(str(path), got=got, wanted="what grpo measured", do=RESTORE) from None
+    if not rates:
+        return []
     return [{"below": 100 * (number + 1) // len(tenths), "number": count} for number, count in enumerate(tenths)]
 
 

@@ -106,10 +106,10 @@ def show(completions: list[Completion], scores: dict[str, list[Score]], weights:
     declared = sum(declared_answer(completion.text) is not None for completion in completions)
     verdicts = Counter(completion.correct for completion in completions if completion.gold)
     print(f"rewards | {len(completions)} completions of {problems} problems | {declared} declare an answer")
-    for source in dict.fromkeys(completion.row.get("source") for completion in completions):
-        if source is not None:
-            right = [completion.correct is True for completion in completions if completion.row.get("source") == source]
-            print(f"rewards | {source!r:.40}: right {sum(right)} of {len(right)}")
+    sources = [completion.row.get("source") for completion in completions]
+    for source in dict.fromkeys(source for source in sources if isinstance(source, str)):
+        right = [one.correct is True for one, its in zip(completions, sources, strict=True) if its == source]
+        print(f"rewards | {source!r:.40}: right {sum(right)} of {len(right)}")
     print(f"rewards | right {verdicts[True]} | wrong {verdicts[False]} | no verdict {verdicts[None]}")
     totals = [total({name: scores[name][number] for name in scores}, weights) for number in range(len(completions))]
     print(f"\n{'reward':26}{'weight':>8}{'mean':>10}{'std':>10}{'min':>10}{'max':>10}{'none':>7}")

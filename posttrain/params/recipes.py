@@ -92,7 +92,7 @@ def _values_of(recipe: str) -> dict[str, Any]:
 
 def _path_of(recipe: str) -> Path:
     path = RECIPES / f"{recipe}.yaml"
-    if not path.is_file():
+    if path not in RECIPES.glob("*.yaml"):  # not `is_file`, which raises for a name that is too long
         known = ", ".join(known for known, _ in list_recipes())
         raise InputError(
             str(path), got="no such file", wanted=f"one of: {known or 'none found'}", do="posttrain recipe"

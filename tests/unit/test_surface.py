@@ -5,10 +5,14 @@ import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from posttrain.commands.check.workspace import Workspace
 from posttrain.commands.compare import evaluated
+from posttrain.commands.data import measured
+from posttrain.commands.rewards import show
 from posttrain.data.files import _configs as data_files_of
 from posttrain.errors import InputError
 from posttrain.evaluation.subjects import Subject
@@ -16,7 +20,10 @@ from posttrain.graph import graph, stage_of
 from posttrain.grpo.difficulty import Measured
 from posttrain.outputs.json_files import read_object, read_objects
 from posttrain.params import plain_yaml
-from posttrain.params.recipes import list_recipes
+from posttrain.params.file import load_params
+from posttrain.params.recipes import list_recipes, overlaid
+from posttrain.paths import GRPO_RESULTS, PARAMS, PREPARED
+from posttrain.rewards.completion import Completion
 from posttrain.terminal import harmless_output
 from posttrain.text_files import read_text
 from posttrain.training.card import licence_of
@@ -92,6 +99,37 @@ def test_rates_and_logs_that_were_edited_are_named(project: Path) -> None:
         measured.rates()
 
 
+def test_a_name_that_no_recipe_can_have_is_refused(project: Path) -> None:
+    Path("recipes").mkdir()
+    for name in ("x" * 5000, "../params", "\x1b[31m"):
+        with pytest.raises(InputError, match="no such file"):
+            overlaid(name, {})
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"PAR1" * 9])
+def test_a_table_of_rates_that_was_cut_is_named(project: Path, content: bytes) -> None:
+    GRPO_RESULTS.mkdir(parents=True)
+    (GRPO_RESULTS / "difficulty.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=r"difficulty\.parquet"):
+        measured()
+
+
+@pytest.mark.parametrize("text", ["", "\n", "{}", '{"problem": 1}', "[1]"])
+def test_prepared_rows_that_were_edited_are_named(project: Path, text: str) -> None:
+    PREPARED.mkdir(parents=True)
+    (PREPARED / "manifest.json").write_text('{"files": {}}')
+    (PREPARED / "train.jsonl").write_text(text)
+    with pytest.raises(InputError, match="data/prepared/train"):
+        _ = Workspace(load_params(PARAMS)).train
+
+
+def test_sources_that_are_no_text_are_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    sources: list[Any] = ["mine", [1], {"a": 1}, None]
+    completions = [Completion("2", row={"source": source}) for source in sources]
+    show(completions, {"accuracy": [1.0] * 4}, {"accuracy": 1.0})
+    assert "'mine': right 0 of 1" in capsys.readouterr().out
+
+
 def test_a_recipe_that_is_no_file_is_listed_as_such(project: Path) -> None:
     Path("recipes").mkdir()
     os.mkfifo("recipes/pipe.yaml")
@@ -105,6 +143,12 @@ def test_a_graph_of_another_form_is_refused(project: Path, stages: str) -> None:
     Path("dvc.yaml").write_text(f"stages: {stages}")
     with pytest.raises(InputError, match="stage grpo"):
         graph()
+
+
+def test_a_stage_whose_params_are_no_names_is_refused(project: Path) -> None:
+    Path("dvc.yaml").write_text("stages: {sft: {deps: [a], params: [seed, {other.yaml: [b]}]}}")
+    with pytest.raises(InputError, match="stage sft: params with more than names"):
+        stage_of("sft")
 
 
 def test_a_stage_that_the_graph_lacks_is_named(project: Path) -> None:

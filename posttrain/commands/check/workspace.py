@@ -5,9 +5,10 @@ from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from posttrain.errors import InputError
+from posttrain.outputs.json_files import RESTORE
 from posttrain.outputs.manifest import require_complete
 from posttrain.outputs.rows import read_rows
 from posttrain.outputs.weight_files import read_json
@@ -18,6 +19,7 @@ from posttrain.prompts import prompt_messages
 from posttrain.rewards.scoring import Score, Scoring
 from posttrain.templates import render, require_turn, training_text
 
+TRACE = ("id", "problem", "completion")
 SAMPLE = 512
 """Traces whose tokens are counted; they are ordered by a hash, so these are as good as any."""
 
@@ -34,16 +36,16 @@ class Workspace:
 
     @cached_property
     def train(self) -> list[dict[str, Any]] | None:
-        return None if self.manifest is None else list(read_rows(PREPARED, "train"))
+        return None if self.manifest is None else list(rows_of("train", ("problem",))) or no_rows("train")
 
     @cached_property
     def sample(self) -> list[dict[str, Any]] | None:
         """The first traces: all of them may be more than memory holds."""
-        return None if self.manifest is None else list(islice(read_rows(PREPARED, "sft"), SAMPLE))
+        return None if self.manifest is None else list(islice(rows_of("sft", TRACE), SAMPLE))
 
     def traces_of(self, ids: Collection[str]) -> Iterator[dict[str, Any]]:
         """All traces of these problems, one after the other."""
-        return read_rows(PREPARED, "sft", ids)
+        return rows_of("sft", TRACE, ids)
 
     @cached_property
     def base(self) -> Path | None:
@@ -62,7 +64,7 @@ class Workspace:
         if self.params.model.name_or_path == "scratch" and self.manifest is not None:
             from posttrain.training.from_scratch import train_tokenizer
 
-            texts = (row["problem"] + "\n" + row["completion"] for row in read_rows(PREPARED, "sft"))
+            texts = (row["problem"] + "\n" + row["completion"] for row in rows_of("sft", TRACE))
             return train_tokenizer(texts, self.params.model.scratch.vocab_size)
         return self._tokenizer(self.base)
 
@@ -153,6 +155,22 @@ class Workspace:
 
     def _count(self, text: str, stage: str) -> int:
         return len(self.tokenizer(stage)(text, add_special_tokens=False)["input_ids"])
+
+
+def rows_of(name: str, texts: Sequence[str], ids: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of data/prepared, whose hashes nobody has looked at yet.
+
+    Raises: InputError for one that has no text where it should
+    """
+    for row in read_rows(PREPARED, name, ids):
+        if odd := [key for key in texts if not isinstance(row.get(key), str)]:
+            where, got = str(PREPARED / name), f"a row without text in {', '.join(odd)}"
+            raise InputError(where, got=got, wanted="rows as prepare wrote them", do=RESTORE)
+        yield row
+
+
+def no_rows(name: str) -> NoReturn:
+    raise InputError(str(PREPARED / name), got="no rows", wanted="rows as prepare wrote them", do=RESTORE)
 
 
 def complete(folder: Path, stage: str) -> dict[str, Any] | None:

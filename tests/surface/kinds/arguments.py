@@ -117,8 +117,6 @@ VALID: tuple[tuple[str, ...], ...] = (
     ("rewards", "results/grpo/samples.jsonl"),
     ("rewards", "results/grpo/samples.jsonl", "--tokenizer", "models/sft"),
     ("checkpoints",),
-    ("verify",),
-    ("verify", "models/sft"),
     ("lineage",),
     ("recipe",),
     ("chat", "--ask", "Solve: 3x = 6"),
