@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.surface.__main__ import copied, judged
+from tests.surface.__main__ import copied, judged, warm
 from tests.surface.kinds import KINDS, SLOW
 from tests.surface.run import FAULTS
 
-CASES = 3
+CASES = 2
 
 
 @pytest.fixture(scope="module")
 def root(clone: Path, repro: "subprocess.CompletedProcess[str]", tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert repro.returncode == 0, repro.stderr
+    warm()
     return copied(clone, tmp_path_factory.mktemp("surface") / "root")
 
 
