@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from posttrain.errors import InputError
 from posttrain.graph import how_to_restore
@@ -197,9 +198,31 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+State = tuple[int, ...]
+"""What the system keeps of a file, and of nothing that was written since."""
+
+HASHED: dict[State, str] = {}
+"""By this process. The next one reads for itself: a disk may lose bytes, and another machine's writes come late."""
+SETTLED_NS = 2 * 10**9
+"""A file written later than this before it is hashed may be written again with the same time: clocks have ticks."""
+
+
 def sha256(path: Path) -> str:
+    """The hash of a file's bytes, read once as long as the system says that nobody wrote to it."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        before = state(file)
+        if before in HASHED:
+            return HASHED[before]
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if before == state(file) and max(before[-2:]) < time.time_ns() - SETTLED_NS:
+            HASHED[before] = found
+    return found
+
+
+def state(file: BinaryIO) -> State:
+    """Which file it is, its size, and when its bytes and its entry changed: the last nobody can set."""
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def sha256_all(paths: Iterable[Path]) -> dict[Path, str]:

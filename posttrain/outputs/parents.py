@@ -85,7 +85,8 @@ def require_files(folder: Path, manifest: dict[str, Any], made_by: str) -> None:
             str(folder),
             got=f"{', '.join(changed)} changed",
             wanted=f"the bytes that {folder / MANIFEST} records",
-            do=f"{how_to_restore(made_by, *(folder / name for name in changed))}; {OWN_MODEL}",
+            do=how_to_restore(made_by, *(folder / name for name in changed))
+            + (f"; {OWN_MODEL}" if (folder / "config.json").is_file() else ""),
         )
 
 

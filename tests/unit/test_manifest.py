@@ -1,9 +1,11 @@
 """Outputs appear whole or not at all, and a consumer can tell."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from posttrain.outputs.manifest import (
     publish,
     publish_files,
     require_complete,
+    sha256,
     unpublished,
     write_json,
     write_jsonl,
@@ -170,3 +173,54 @@ def test_what_a_killed_run_left_is_swept_and_a_living_ones_is_spared(
         assert [folder.is_dir() for folder in (*left, *living, *other)] == [False] * 3 + [True] * 6
     with beside(Path("models/grpo")):
         assert [folder.is_dir() for folder in other] == [True, False, False]
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read to be hashed."""
+    names, digest = [], hashlib.file_digest
+
+    def noted(file: Any, name: str) -> Any:
+        names.append(Path(file.name).name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    return names
+
+
+def of_an_hour_ago(path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Write a file, and let an hour pass; when its bytes changed."""
+    path.write_text(text)
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 3600 * 10**9)
+    return path.stat().st_mtime_ns
+
+
+def test_a_file_is_read_once_by_a_process(tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    of_an_hour_ago(tmp_path / "weights", "as trained", monkeypatch)
+    assert [sha256(tmp_path / "weights") for _ in range(3)] == [hashlib.sha256(b"as trained").hexdigest()] * 3
+    assert read == ["weights"]
+
+
+@pytest.mark.parametrize("how", ["in place", "by a rename"])
+def test_a_file_that_changed_is_read_again_whatever_its_time_says(
+    tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    path, other = tmp_path / "weights", tmp_path / "other"
+    written = of_an_hour_ago(path, "as trained", monkeypatch)
+    sha256(path)
+    time.sleep(0.05)  # some ticks of the file system's clock, in place of the hour
+    (path if how == "in place" else other).write_text("as edited!")
+    os.utime(path if how == "in place" else other, ns=(written, written))
+    if how == "by a rename":
+        other.replace(path)
+    assert path.stat().st_mtime_ns == written
+    assert sha256(path) == hashlib.sha256(b"as edited!").hexdigest()
+    assert read == ["weights", "weights"]
+
+
+def test_a_file_that_was_written_just_now_is_not_remembered(tmp_path: Path, read: list[str]) -> None:
+    (tmp_path / "weights").write_text("one")
+    sha256(tmp_path / "weights")
+    sha256(tmp_path / "weights")
+    assert read == ["weights", "weights"]
