@@ -21,9 +21,9 @@ from flows.command import dvc, git
 from flows.lock import held
 from posttrain.errors import InputError
 from posttrain.graph import given_inputs, small_files
-from posttrain.inputs import link_inputs
+from posttrain.inputs import link_completions, link_inputs
 from posttrain.params.recipes import overlaid
-from posttrain.paths import COMPLETIONS, GRAPH, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORKTREES
+from posttrain.paths import GRAPH, LOCKS, PARAMS, RECIPES, REPORT, REPORTS, WORKTREES
 
 # Git's and DVC's own references are shared by all worktrees: one at a time.
 REFERENCES_LOCK = LOCKS / "references.lock"
@@ -115,13 +115,6 @@ def configure(root: Path, tree: Path) -> None:
         shutil.copy(own, tree / ".dvc")
     dvc(tree, "config", "--local", "cache.dir", dvc(root, "cache", "dir"))
     dvc(tree, "config", "--local", "core.site_cache_dir", str(tree / ".dvc/tmp/site"))
-
-
-def link_completions(root: Path, tree: Path) -> None:
-    """What a model wrote for one run of a sweep, the others need not ask it again."""
-    (root / COMPLETIONS).mkdir(parents=True, exist_ok=True)
-    (tree / COMPLETIONS).parent.mkdir(parents=True, exist_ok=True)
-    (tree / COMPLETIONS).symlink_to((root / COMPLETIONS).resolve())
 
 
 def save(root: Path, tree: Path, name: str, stages: Sequence[str]) -> None:

@@ -1,10 +1,10 @@
-"""What git does not carry of the stages' inputs, data and base models, in a workspace that git made."""
+"""What git does not carry in a workspace that it made: data, base models, completions that evaluations share."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from posttrain.paths import BASE_MODELS, SOURCE_DATA, project_folder
+from posttrain.paths import BASE_MODELS, COMPLETIONS, SOURCE_DATA, project_folder
 
 NO_INPUT = {"__pycache__", ".git"}
 
@@ -21,7 +21,19 @@ def link_inputs(root: Path, tree: Path, inputs: Iterable[str | Path]) -> None:
                     (target / name).symlink_to((Path(folder) / name).resolve())
 
 
+def link_completions(root: Path, tree: Path) -> None:
+    """What a model wrote for one run, the others need not ask it again."""
+    (root / COMPLETIONS).mkdir(parents=True, exist_ok=True)
+    (tree / COMPLETIONS).parent.mkdir(parents=True, exist_ok=True)
+    if not (tree / COMPLETIONS).exists():
+        (tree / COMPLETIONS).symlink_to((root / COMPLETIONS).resolve())
+
+
 def link_temporary_workspace() -> None:
-    """In a workspace of `dvc exp run --temp` or `--queue`, the data and base models of the project."""
+    """In a workspace of `dvc exp run --temp` or `--queue`, what git ignores of the project.
+
+    DVC has compared the inputs by then: it does not see that the data are those of the project, unless DVC tracks them.
+    """
     if (project := project_folder()) != Path():
         link_inputs(project, Path.cwd(), (SOURCE_DATA, BASE_MODELS))
+        link_completions(project, Path.cwd())

@@ -19,7 +19,7 @@ from posttrain.outputs.facts import Origin
 from posttrain.outputs.manifest import MANIFEST, publish, require_complete, sha256
 from posttrain.outputs.parents import require_model, require_tracked
 from posttrain.params.schema import Params
-from posttrain.paths import PREPARED, SFT_MODEL, SFT_RESULTS
+from posttrain.paths import COMPLETIONS, PREPARED, SFT_MODEL, SFT_RESULTS
 from posttrain.run_stage import help_machine_0, shared
 from posttrain.training.card import CARD
 from posttrain.training.from_scratch import random_model, train_tokenizer
@@ -241,6 +241,7 @@ def test_what_git_ignores_is_there_in_dvcs_temporary_workspaces(
     monkeypatch.chdir(folder)
     link_temporary_workspace()
     assert Path("data/source/own.jsonl").exists() is Path(OWN, "config.json").exists() is temporary
+    assert (COMPLETIONS.resolve() == (project / COMPLETIONS).resolve()) is temporary
     if not temporary:
         for missing in (
             lambda: load(params.prepare, "train", folder / "made"),
