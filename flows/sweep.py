@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dvc.api import read
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_image_artifact, create_table_artifact
 
@@ -103,12 +104,14 @@ def named(points: Sequence[dict[str, Setting]], commit: str, recipe: str | None)
 
 
 def metrics_of(run: PointRun, commit: str, root: Path) -> dict[str, Any] | None:
-    """What evaluate measured, from the experiment."""
+    """What evaluate measured, from the experiment and DVC's cache."""
     if run.state != "Completed":
         return None
     reference = f"refs/exps/{commit[:2]}/{commit[2:]}/{run.point.experiment}"
-    where, do = f"{reference}:{EVALUATE_RESULTS / 'metrics.json'}", "run the sweep again"
-    return as_object(parse(git(root, "show", where), where, do), where, do)
+    name = str(EVALUATE_RESULTS / "metrics.json")
+    text = read(name, repo=str(root), rev=git(root, "rev-parse", reference), mode="r")
+    where, do = f"{reference}:{name}", "run the sweep again"
+    return as_object(parse(text, where, do), where, do)
 
 
 def show(runs: Sequence[PointRun]) -> None:

@@ -17,6 +17,9 @@ GRPO_MODEL = Path("models/grpo")
 SFT_RESULTS = Path("results/sft")
 GRPO_RESULTS = Path("results/grpo")
 EVALUATE_RESULTS = Path("results/evaluate")
+GRPO_METRICS = Path("results/grpo.json")
+EVALUATE_METRICS = Path("results/evaluate.json")
+"""The few numbers that DVC shows and compares. All of them are in metrics.json of the stage's results."""
 REPORT = Path("results/report.html")
 REPORT_FILES = Path("results/report")
 

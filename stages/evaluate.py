@@ -3,7 +3,7 @@
 Reads   models/sft/, models/grpo/, the base if `evaluate.base`, data/prepared/test.jsonl, the data of further tasks; the
         `model`, `prompts`, `verifier` and `evaluate` sections
 Writes  results/evaluate/metrics.json and, for each problem and model, completions and verdicts in samples.jsonl; a
-        manifest says which models they are of
+        manifest says which models they are of; results/evaluate.json, the few that DVC compares
 Run     posttrain evaluate; `posttrain gate` reads the metrics and fails if the gain is too small
 
 Completions come from the models in this process, or from vLLM servers (`evaluate.use_vllm`), or are kept from a run
@@ -19,7 +19,7 @@ from typing import Any
 from posttrain import paths
 from posttrain.evaluation.evaluation import Found, evaluate
 from posttrain.evaluation.lighteval_process import Lighteval
-from posttrain.evaluation.metrics import block, show, summary
+from posttrain.evaluation.metrics import block, key_metrics, show, summary
 from posttrain.evaluation.settings import Settings
 from posttrain.evaluation.subjects import MODELS, Subject, models
 from posttrain.evaluation.tasks import HELD_OUT, asked_of, load
@@ -30,6 +30,7 @@ from posttrain.outputs.manifest import (
     beside,
     file_hashes,
     publish_files,
+    publish_json,
     unpublished,
     write_json,
     write_jsonl,
@@ -66,6 +67,7 @@ def run(params: Params) -> None:
         write_json(out / "metrics.json", metrics)
         write_jsonl(out / "samples.jsonl", samples(found))
         write_json(out / MANIFEST, origin.record | {"lighteval": found.versions, "files": file_hashes(out)})
+        publish_json(paths.EVALUATE_METRICS, key_metrics(metrics))
         publish_files(out, paths.EVALUATE_RESULTS)
     track(params, metrics, samples(found))
     seconds = time.monotonic() - began

@@ -3,7 +3,7 @@
 Reads   models/sft/ (policy to start from and reference), data/prepared/train.jsonl; `prompts`, `verifier`, `rewards`
         and `grpo`
 Writes  models/grpo/ (a plain transformers checkpoint), results/grpo/{metrics.json,curve.tsv,samples.jsonl,health.json,
-        completions.parquet,difficulty.parquet}
+        completions.parquet,difficulty.parquet}, results/grpo.json
 Run     posttrain grpo
 
 The advantage of a completion is its reward minus the mean reward of its group: no value network.
@@ -17,7 +17,7 @@ from typing import Any
 
 from posttrain.grpo.attempts import measure_by_server, select
 from posttrain.grpo.batch_rewards import BatchRewards
-from posttrain.grpo.curve import summary
+from posttrain.grpo.curve import key_metrics, summary
 from posttrain.grpo.difficulty import Selection
 from posttrain.grpo.samples import show_sample
 from posttrain.grpo.trainer import Trainer, trainer_config
@@ -25,11 +25,11 @@ from posttrain.grpo.watch import closing_lines, health_metrics, hold_out
 from posttrain.outputs.checkpoints import Checkpoints
 from posttrain.outputs.facts import Origin
 from posttrain.outputs.json_files import RESTORE, read_objects
-from posttrain.outputs.manifest import unpublished
+from posttrain.outputs.manifest import publish_json, unpublished
 from posttrain.outputs.parents import require_model, require_out
 from posttrain.outputs.run_log import log_run
 from posttrain.params.schema import Params
-from posttrain.paths import GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
+from posttrain.paths import GRPO_METRICS, GRPO_MODEL, GRPO_RESULTS, PREPARED, SFT_MODEL
 from posttrain.rewards.scoring import Scoring
 from posttrain.training.card import card
 from posttrain.training.changed import changed_metric
@@ -105,6 +105,7 @@ def publish(
     """results/grpo/ first: a model that is there is the sign that the stage is done."""
     metrics = summary(trainer.curve) | health_metrics(outcome) | selection.metrics()
     publish_results(GRPO_RESULTS, metrics, trainer.curve, samples, health=outcome)
+    publish_json(GRPO_METRICS, key_metrics(metrics))
     trainer.tracked.finish(metrics, samples)
     trainer.kept.publish()
     selection.publish()

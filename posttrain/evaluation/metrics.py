@@ -157,6 +157,14 @@ def summary(rows: Sequence[Row], models: Mapping[str, dict[str, Any]], min_gain:
     }
 
 
+def key_metrics(metrics: Mapping[str, Any]) -> dict[str, float | str]:
+    """The claim in few numbers, for DVC's tables: pass@1 after SFT and GRPO, the gain, its interval, the verdict."""
+    gain = metrics["gain"]
+    numbers = {name: metrics[name]["pass@1"] for name in ("sft", "grpo")}
+    numbers |= {"gain": gain["mean"], "gain_low": gain["low"], "gain_high": gain["high"]}
+    return {name: round(value, 4) for name, value in numbers.items()} | {"verdict": metrics["verdict"]}
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What a person is told
 

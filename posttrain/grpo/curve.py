@@ -1,14 +1,14 @@
 """The columns of GRPO's curve, and their means for metrics.json."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from posttrain.grpo.dynamic import REPLACED, ROUNDS, SAMPLED, totals, without_spread
-from posttrain.grpo.health import DIFFERENCE, EQUAL, GENERATED, PROBE, RATIO, TIMEOUTS
+from posttrain.grpo.health import DIFFERENCE, EQUAL, GENERATED, KL, PROBE, RATIO, TIMEOUTS
 from posttrain.training.curve import Curve
 from posttrain.training.trl import GenerationBatch
 
@@ -91,3 +91,8 @@ def summary(curve: Curve) -> dict[str, float]:
     means = {**first, **last, "policy/kl_divergence": curve.mean("policy/kl_divergence", 0.5, 1)}
     means |= {name: curve.mean(name, 0, 1) for name in (TIMEOUTS, ROUNDS, REPLACED, GENERATED)}
     return {name: value for name, value in means.items() if value is not None}
+
+
+def key_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What DVC shows beside those of evaluate; nothing if beta measures no divergence."""
+    return {"kl": round(metrics[KL], 4)} if KL in metrics else {}

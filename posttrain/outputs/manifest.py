@@ -143,6 +143,13 @@ def publish_files(source: Path, target: Path) -> None:
         path.replace(target / path.name)
 
 
+def publish_json(path: Path, data: Any) -> None:
+    """Make `data` the file `path` in one rename."""
+    with beside(path) as out:
+        write_json(out / path.name, data)
+        publish_files(out, path.parent)
+
+
 def require_complete(folder: Path, made_by: str) -> dict[str, Any]:
     """The manifest of a published folder.
 

@@ -83,6 +83,7 @@ if word == "evaluate":
         "gain": {"mean": after, "low": after / 2, "high": after},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))
+    pathlib.Path("results/evaluate.json").write_text(json.dumps({"grpo": after}))
 """
 TRAINING = {
     "prepare": {"deps": ["data/source"], "params": ["seed"], "outs": ["one.txt"]},
@@ -90,7 +91,8 @@ TRAINING = {
     "evaluate": {
         "deps": ["two.txt"],
         "params": ["grpo"],
-        "metrics": [{"results/evaluate/metrics.json": {"cache": False}}],
+        "outs": ["results/evaluate/metrics.json"],
+        "metrics": [{"results/evaluate.json": {"cache": False}}],
     },
 }
 

@@ -30,11 +30,11 @@ def test_other_params_run_in_a_worktree_and_become_an_experiment(training, ran, 
     assert main(command) == 0
     assert ran() == ["grpo 3 0.5", "evaluate 3 0.5"]  # in the same worktree, so prepare did not have to
     assert capsys.readouterr().out.splitlines()[-1].endswith("next: dvc exp show")
-    assert git(training, "show", f"{exps(training)[kept.name]}:results/evaluate/metrics.json").count('"pass@1": 0.5')
+    assert git(training, "show", f"{exps(training)[kept.name]}:results/evaluate.json") == '{"grpo": 0.5}'
     [(name, data)] = experiments(training).items()
     assert name == kept.name
     assert data["params"]["params.yaml"]["data"]["grpo"]["beta"] == 0.5
-    assert data["metrics"]["results/evaluate/metrics.json"]["data"]["grpo"]["pass@1"] == 0.5
+    assert data["metrics"]["results/evaluate.json"]["data"]["grpo"] == 0.5
 
     assert (training / "params.yaml").read_text() == before
     assert git(training, "status", "--porcelain") == ""
