@@ -7,6 +7,7 @@ An error of any other kind keeps its traceback: that is a bug.
 
 import functools
 import logging
+import re
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -19,6 +20,7 @@ from posttrain.errors import PosttrainError
 P = ParamSpec("P")
 R = TypeVar("R")
 
+FURTHER_LINES = re.compile(r"\\n.*(?=['\"]\))")
 RUNS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
 
@@ -42,7 +44,12 @@ def failed(error: PosttrainError) -> State:
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
-    """Keep a record; of one of ours that a task ended with the message alone, and none twice: `told` has said it."""
+    """Keep a record; of one of ours that a task ended with the message alone, and none twice: `told` has said it.
+
+    Of a state whose message has lines, Prefect logs all of them in one, with \\n between: the first is enough.
+    """
+    if str(record.msg).startswith("Finished in state"):
+        record.msg = FURTHER_LINES.sub(" …", str(record.msg))
     error = record.exc_info[1] if record.exc_info else None
     if not isinstance(error, PosttrainError):
         return True

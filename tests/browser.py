@@ -88,8 +88,11 @@ class Browser:
             self._loaded = True
 
     def open(self, path: Path) -> None:
+        self.visit(path.absolute().as_uri())
+
+    def visit(self, address: str) -> None:
         self._loaded = False
-        self.ask("Page.navigate", url=path.absolute().as_uri())
+        self.ask("Page.navigate", url=address)
         while not self._loaded:
             self._next()
 

@@ -63,7 +63,12 @@ def test_a_wrong_input_is_not_repeated_and_says_why(made: Site) -> None:
     assert f"In flow run 'sft of {made.flow_run(run)['name']}', Failed" in state["message"]
     assert "its command exited with 2" in state["message"]
     assert made.states(run) == {"prepare": "Completed", "sft": "Failed"}
-    assert [task["run_count"] for task in made.tasks(made.children(run)["sft"]["id"]) if task["name"] == "sft"] == [1]
+    sft = made.children(run)["sft"]["id"]
+    assert [task["run_count"] for task in made.tasks(sft) if task["name"] == "sft"] == [1]
+    said = made.said(sft)
+    assert "stage sft failed: its command exited with 2; the output ends:\n  Running" in said
+    assert "\\n" not in said
+    assert "Traceback" not in said
 
 
 def test_a_cancelled_chain_leaves_nothing_and_the_same_command_goes_on(made: Site) -> None:
@@ -82,6 +87,8 @@ def test_a_cancelled_chain_leaves_nothing_and_the_same_command_goes_on(made: Sit
         (gpu / name).unlink()
     again = made.submit(stages=["prepare", "sft"])
     assert made.over(again)["state"]["message"] == "prepare unchanged, sft ran"
+    prepare = made.tasks(made.children(again)["prepare"]["id"])
+    assert {task["name"] for task in prepare} == {"fetch what prepare needs", "prepare"}  # and no push
     # The other params of the runs before were theirs alone: these are the commit's.
     assert (gpu / "models/sft/weights").read_text() == "seed: 1\n"
 
