@@ -71,9 +71,10 @@ GPU_PYTHON ?= $(or $(wildcard $(VENV)/bin/python),python3)
 test-gpu:
 	$(GPU_PYTHON) -m tests.gpu
 
-# Prefect: a server, two agents, a remote in a folder and one that speaks S3; a few minutes. A part is in `make test`.
+# Prefect: a server, two agents, a remote in a folder and one that speaks S3, docs/agents.md as written; ten minutes and more.
+# A part is in `make test`.
 test-flows: setup
-	pytest tests/flows tests/flows/whole_pipeline.py
+	pytest tests/flows tests/flows/whole_pipeline.py tests/flows/agents_page.py
 
 # Evaluation through vLLM's own server, on this machine's CPU; five minutes. Skipped where its environment cannot be made.
 test-vllm: setup

@@ -23,6 +23,7 @@ from tests.clone import copy_project
 ROOT = Path(__file__).parents[1]
 PAGES = {
     "docs/agents.md": "a server and agents: tests/flows runs the same calls",
+    "docs/containers.md": "an image, a registry and a cluster",
     "docs/flows.md": "whole pipelines under Prefect: tests/flows",
     "docs/slurm.md": "a cluster",
     "docs/vllm.md": "GPUs: tests/pipeline/vllm_cpu.py",
