@@ -32,7 +32,7 @@ def link_completions(root: Path, tree: Path) -> None:
 def link_temporary_workspace() -> None:
     """In a workspace of `dvc exp run --temp` or `--queue`, what git ignores of the project.
 
-    DVC has compared the inputs by then: it does not see that the data are those of the project, unless `-C` copied them.
+    DVC has compared the inputs by then: it takes the data for changed, unless `-C` copied them before.
     """
     if (project := project_folder()) != Path():
         link_inputs(project, Path.cwd(), (SOURCE_DATA, BASE_MODELS))
