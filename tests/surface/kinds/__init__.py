@@ -43,7 +43,9 @@ SLOW = {"data": 4, "models": 2, "own rewards": 8}
 """What fraction of the examples a kind gets whose cases start processes or load a model."""
 
 VALID = 5
-"""One case of so many is of an input that is as it should be: what refuses everything is no reader."""
+"""One case of so many is of an input that is as it should be, until all of these were tried: what refuses everything
+is no reader.
+"""
 
 
 def cases_of(kind: str, project: Path) -> st.SearchStrategy[Case]:
