@@ -146,7 +146,7 @@ def test_a_graph_of_another_form_is_refused(project: Path, stages: str) -> None:
 
 
 def test_a_stage_whose_params_are_no_names_is_refused(project: Path) -> None:
-    Path("dvc.yaml").write_text("stages: {sft: {deps: [a], params: [seed, {other.yaml: [b]}]}}")
+    Path("dvc.yaml").write_text("stages: {sft: {deps: [a], params: [seed, {other.yaml: {b: 1}}]}}")
     with pytest.raises(InputError, match="stage sft: params with more than names"):
         stage_of("sft")
 
