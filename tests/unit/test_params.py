@@ -352,8 +352,8 @@ SHIPPED = (Path(__file__).parents[2] / "params.yaml").read_text()
 
 def with_value(key: str, value: str) -> str:
     """The shipped file with another value at the first key of that name."""
-    assert re.search(rf"^( *{key}: )\S.*$", SHIPPED, re.M)
-    return re.sub(rf"^( *{key}: )\S.*$", lambda found: found[1] + value, SHIPPED, count=1, flags=re.M)
+    assert re.search(rf"^ *{key}:", SHIPPED, re.M)
+    return re.sub(rf"^( *{key}:).*$", lambda found: f"{found[1]} {value}", SHIPPED, count=1, flags=re.M)
 
 
 HOSTILE = {
