@@ -1,6 +1,7 @@
 """Models: loaded, checked, aligned with their tokenizers on where a turn ends, sampled from."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from posttrain.templates import opened, render
 from posttrain.training.pretrained import from_pretrained, require_folder
 from posttrain.training.weights import lost_weights
 
+LAYER = re.compile(r"(?:model\.|transformer\.)?(?:layers|h)\.(\d+)\.")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -42,6 +44,7 @@ def load_model(name_or_path: str, model: Model, **kwargs: Any) -> PreTrainedMode
     with quietly():
         loaded, found = from_pretrained(AutoModelForCausalLM, name_or_path, model, dtype=DTYPES[model.dtype], **kwargs)
     require_whole(found, name_or_path)
+    require_no_further_layers(found["unexpected_keys"], loaded.config, name_or_path)
     weights: PreTrainedModel = loaded
     return weights
 
@@ -69,6 +72,19 @@ def require_whole(found: dict[str, Any], where: str) -> None:
             where,
             got=" ".join(", ".join(problems[:4]).split())[:400] + more,
             wanted="all weights that config.json asks for, in its shapes; the rest would be random numbers",
+            do="copy or download the model again, or mend its config.json",
+        )
+
+
+def require_no_further_layers(unexpected: Collection[str], config: Any, where: str) -> None:
+    """Raises: InputError if the weights have layers beyond those of config.json, without which it is another model"""
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    numbers = [int(found[1]) for name in unexpected if (found := LAYER.match(name))]
+    if layers is not None and max(numbers, default=0) >= layers:
+        raise InputError(
+            where,
+            got=f"weights of {max(numbers) + 1} layers, and num_hidden_layers {layers} in config.json",
+            wanted="a config.json that says what the weights are",
             do="copy or download the model again, or mend its config.json",
         )
 

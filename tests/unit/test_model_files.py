@@ -220,6 +220,7 @@ FAULTS: dict[str, Fault] = {
     "a width of zero": config(hidden_size=0),
     "another width": config(hidden_size=32),
     "a layer more": config(num_hidden_layers=3, layer_types=["full_attention"] * 3),
+    "a layer less": config(num_hidden_layers=1, layer_types=["full_attention"]),
     "a head of its own that is not there": config(tie_word_embeddings=False),
     "another vocabulary": config(vocab_size=500),
     "no heads": config(num_attention_heads=0),
