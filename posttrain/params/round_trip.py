@@ -29,7 +29,6 @@ def _yaml() -> YAML:
     yaml = YAML()
     yaml.width = 4096  # no line is folded
     yaml.preserve_quotes = True
-    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     return yaml
 
 

@@ -247,7 +247,7 @@ class Prepare(Section):
     """Problems kept for training, null for all. A hash of their text chooses them, not the order of the file."""
     max_test: int | None = Field(ge=1)
     """Problems kept for evaluation, chosen likewise; null for all."""
-    max_solution_chars: int | None = Field(default=None, ge=1)
+    max_solution_chars: int | None = Field(ge=1)
     """Problems of which every solution has more characters, as the source writes it, are left out, of training and
     evaluation alike; null for none. It makes a set of short problems out of a benchmark."""
     columns: Columns

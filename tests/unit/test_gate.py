@@ -122,8 +122,8 @@ def test_what_changed_since_does_not_pass(evaluated: Evaluated, change: Callable
 @pytest.mark.parametrize(
     ("change", "command"),
     [
-        (lambda: METRICS.write_text("<<<<<<< HEAD\n"), "git checkout -- results/evaluate/metrics.json"),
-        (METRICS.unlink, "git checkout -- results/evaluate/metrics.json"),
+        (lambda: METRICS.write_text("<<<<<<< HEAD\n"), "dvc checkout results/evaluate/metrics.json"),
+        (METRICS.unlink, "dvc checkout results/evaluate/metrics.json"),
         (lambda: (EVALUATE_RESULTS / MANIFEST).write_text("{"), "dvc checkout results/evaluate/manifest.json"),
         (lambda: (GRPO_MODEL / "model.safetensors").write_text("other"), "dvc checkout models/grpo"),
         ((GRPO_MODEL / "model.safetensors").unlink, "dvc checkout models/grpo"),
