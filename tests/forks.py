@@ -140,6 +140,11 @@ def run_stage(
     sys.exit(main([stage]))
 
 
+def own_server() -> None:
+    """A fork server of this run alone, as a run in one process has it: it can be killed."""
+    pool.use_server(forkserver.ForkServer())
+
+
 def generate_for(steps: int) -> None:
     """TRL's steps_per_generation; params leave it at one optimizer step."""
     from posttrain.grpo import trainer

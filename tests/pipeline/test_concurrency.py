@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from posttrain.outputs.manifest import MANIFEST
 from posttrain.processes.process_tree import descendants
-from tests.forks import Run, hashes
+from tests.forks import Run, hashes, own_server
 from tests.stopped import assert_same_bytes, checkpoints, finished, set_params
 
 pytestmark = pytest.mark.slow
@@ -141,7 +141,7 @@ def test_workers_and_their_fork_server_killed_while_rewards_are_scored(forks: An
     shutil.rmtree(root / "models/grpo")
     reference = Path(shutil.copytree(root, tmp_path / "reference"))
     finished(forks, reference, "grpo")
-    run, kills = Run(forks, root, "grpo"), 0
+    run, kills = Run(forks, root, "grpo", before=own_server), 0
     while run.until(lambda: checkpoints(root, "grpo")) and run.alive() and kills < 12:
         for pid in descendants(run.processes[0].pid):
             with suppress(ProcessLookupError):
