@@ -30,7 +30,7 @@ OUT = ROOT / "docs/data/speed.json"
 GRPO = {"grpo.warmup_steps": 1, "grpo.health": {"window": 2}}
 SFT = {"sft.warmup_steps": 1, "sft.logging_steps": 1}
 SMOLLM2 = {**ADOPTED, "grpo.prompts_per_step": 1}
-SMOLLM2 |= {"grpo.num_generations": 8, "grpo.max_completion_length": 64, "launch.micro_batch_size": 8}
+SMOLLM2 |= {"grpo.num_generations": 8, "grpo.max_completion_length": 48, "launch.micro_batch_size": 8}
 BF16 = {"launch.mixed_precision": "bf16", "grpo.generation_dtype": "bfloat16"}
 CONTENDERS = (("stock", 1), ("posttrain", 1), ("stock", 2), ("posttrain", 2))
 IN_BF16 = ("posttrain bf16", 1)
@@ -154,7 +154,7 @@ def ratio(found: dict[str, Any], key: tuple[str, str, str, int]) -> str:
         runs = [run for run in found["runs"] if (run["label"], run["stage"], run["who"], run["cores"]) == of]
         return [median(run["steps"], "step") for run in runs]
 
-    ratios = sorted(a / b for a, b in zip(steps("stock"), steps("posttrain"), strict=False))
+    ratios = sorted(a / b for a, b in zip(steps("stock"), steps(key[2]), strict=False))
     if key[2] == "stock" or not ratios:
         return ""
     return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})"

@@ -4,15 +4,16 @@ Writes  phases.json beside what the stage writes
 Run     python benchmarks/timed_stage.py STAGE
 """
 
+# Nothing heavy: multiprocessing imports this file in each process that scores.
 import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
-from phases import Phases
-
 
 def main(stage: str) -> int:
+    from phases import Phases
+
     from posttrain.cli import main as posttrain
 
     module = importlib.import_module(f"stages.{stage}")
