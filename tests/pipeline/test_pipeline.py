@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from tests.pipeline.conftest import POSTTRAIN, Run, environment, outs, runner
 from tests.processes import processes, wait
+from tests.stopped import set_params
 
 Done = "subprocess.CompletedProcess[str]"
 STAGES = ["prepare", "sft", "grpo", "evaluate", "report"]
@@ -185,14 +185,6 @@ def test_params_that_were_there_before_run_nothing(
     assert re.findall(r"Running stage '(\w+)'", there.stdout) == stages
     assert set(outs(clone).items()) - set(made.items())
     back(run, clone, made, stages)
-
-
-def set_params(folder: Path, changes: dict[str, dict[str, Any]]) -> None:
-    yaml = YAML()
-    params = yaml.load(folder / "params.yaml")
-    for section, keys in changes.items():
-        params[section].update(keys)
-    yaml.dump(params, folder / "params.yaml")
 
 
 def test_an_experiment_in_a_temporary_folder_gets_to_the_end(repro: Done, run: Run, clone: Path) -> None:
