@@ -84,7 +84,8 @@ def run(params: Params) -> None:
         checkpoints.origin.require_same_parents()
         outcome |= changed_metric(plain, SFT_MODEL)
         with kept(checkpoints):
-            publish(trainer, plain, outcome, samples, selection, checkpoints.origin)
+            metrics = publish(trainer, plain, outcome, samples, selection, checkpoints.origin)
+        trainer.tracked.finish(metrics, samples)
         checkpoints.remove()
     seconds = time.monotonic() - began
     log_run("grpo", seconds=seconds, checkpoints=checkpoints.cost())
@@ -101,15 +102,15 @@ def publish(
     samples: list[dict[str, Any]],
     selection: Selection,
     origin: Origin,
-) -> None:
-    """results/grpo/ first: a model that is there is the sign that the stage is done."""
+) -> dict[str, Any]:
+    """The metrics. results/grpo/ first: a model that is there is the sign that the stage is done."""
     metrics = summary(trainer.curve) | health_metrics(outcome) | selection.metrics()
     publish_results(GRPO_RESULTS, metrics, trainer.curve, samples, health=outcome)
     publish_json(GRPO_METRICS, key_metrics(metrics))
-    trainer.tracked.finish(metrics, samples)
     trainer.kept.publish()
     selection.publish()
     ended = {"steps": outcome["steps"], "stopped_by": outcome["stopped_by"]}
     record = origin.trained | {"rewards": trainer.rewards.scoring.sources()} | ended
     text = card(record, metrics, samples[0]["problem"], samples[0]["after"]["completion"], SFT_MODEL)
     publish_model(GRPO_MODEL, model, trainer.processing_class, record, text)
+    return metrics

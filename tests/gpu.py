@@ -65,7 +65,9 @@ class Machine:
 
 
 def start(root: Path, stage: str) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    # Packages may be in a folder of PYTHONPATH, where nothing can be installed.
+    code = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": code, "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "posttrain", stage],
         cwd=root,
