@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from posttrain.processes.signals import signals_later
+
 WALL_PER_CPU = 30
 """Seconds of the wall for each CPU second that a call is granted, on a machine that others share."""
 MEMORY_MIB = 512
@@ -34,18 +36,21 @@ def bounded(call: Callable[[], Any], cpu_s: float) -> Any:
     sys.stdout.flush()
     sys.stderr.flush()
     reads, writes = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: this process may have threads
-        pid = os.fork()
-    if pid == 0:
-        become(call, cpu_s, writes)
-    os.close(writes)
+    pid = 0
     try:
+        # Python drops what is raised in a hook of the fork, and one of them holds the lock of `logging`.
+        with warnings.catch_warnings(), signals_later():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: this process may have threads
+            pid = os.fork()
+            if pid == 0:
+                become(call, cpu_s, writes)
+            os.close(writes)
         said = heard(reads, cpu_s * WALL_PER_CPU)
     finally:
         os.close(reads)
-        os.kill(pid, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if said is None or code == -signal.SIGPROF:
         raise Unbounded(f"takes more than {cpu_s:g} s of CPU")
     if not said:

@@ -1,12 +1,15 @@
 """SIGTERM and Ctrl-C: noted, or turned into an orderly end."""
 
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
+
+AGAIN_S = 0.01
 
 
 class NotedSignals:
@@ -65,8 +68,23 @@ def sigterm_exits() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    hook, before = sys.unraisablehook, signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    sys.unraisablehook = lambda dropped: again(dropped, hook)
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
+
+
+def again(dropped: "sys.UnraisableHookArgs", hook: Callable[["sys.UnraisableHookArgs"], object]) -> None:
+    """Python drops what a handler raises within a destructor or a callback: the signal is sent once more, from a thread,
+    when that is over."""
+    if dropped.exc_type is KeyboardInterrupt:
+        number = signal.SIGINT
+    elif dropped.exc_type is SystemExit and str(dropped.exc_value) == str(128 + signal.SIGTERM):
+        number = signal.SIGTERM
+    else:
+        hook(dropped)
+        return
+    threading.Timer(AGAIN_S, os.kill, (os.getpid(), number)).start()
