@@ -3,6 +3,7 @@
 Within one forward of the model its backbone runs twice: on the different prompts of a batch, whose keys and values are
 kept with their gradients, and on the completions, which attend to those of their prompt. Positions are those of the
 whole sequences, so log-probabilities are the same up to rounding. One forward, because DDP and DeepSpeed hang on it.
+Short completions of a prompt share a row, where no layer has a window.
 
 Where this does not hold, `obstacle` says why.
 """
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
+
+from posttrain.grpo.packing import pack
 
 ATTENTION = ("sdpa", "eager")
 """Implementations that take any mask."""
@@ -52,43 +55,66 @@ def share_prompts(model: PreTrainedModel) -> None:
     state for the end of the prompt before those of the completion: (N, 1 + C).
     """
     backbone = model.base_model
-    forward = backbone.forward
-    keeps = "cache" if "cache" in inspect.signature(type(backbone).forward).parameters else "past_key_values"
+    own = Backbone.of(model, backbone.forward)
 
     @functools.wraps(type(backbone).forward)
     def shared(_: Any, *args: Any, prompts: Prompts | None = None, **kwargs: Any) -> Any:
-        return forward(*args, **kwargs) if prompts is None else after_prompts(forward, keeps, prompts, **kwargs)
+        return own.forward(*args, **kwargs) if prompts is None else after_prompts(own, prompts, **kwargs)
 
     backbone.forward = types.MethodType(shared, backbone)
 
 
+@dataclass(frozen=True)
+class Backbone:
+    """A model without its head, and what it needs to be told."""
+
+    forward: Callable[..., Any]
+    cache: str
+    """The name of its argument for keys and values."""
+    packs: bool
+    """Whether it takes a mask of ours: with a window, each kind of layer has its own."""
+    adds: bool
+    """Whether it adds masks to its scores."""
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, forward: Callable[..., Any]) -> "Backbone":
+        config = model.config.get_text_config()
+        named = "cache" in inspect.signature(type(model.base_model).forward).parameters
+        window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+        packs = not window and set(getattr(config, "layer_types", None) or ()) <= {"full_attention"}
+        return cls(forward, "cache" if named else "past_key_values", packs, config._attn_implementation == "eager")
+
+    def __call__(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache) -> Any:
+        if self.adds and mask.ndim == 4:
+            dtype = next(iter(cache.layers)).keys.dtype
+            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+        return self.forward(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **{self.cache: cache}
+        )
+
+
 def after_prompts(
-    forward: Callable[..., Any],
-    keeps: str,
-    prompts: Prompts,
-    *,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    **_: Any,
+    backbone: Backbone, prompts: Prompts, *, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any
 ) -> Any:
     """The backbone's output for completions, each after its prompt."""
-    cache, start = DynamicCache(), prompts.first + prompts.ids.shape[1]  # no config: sliding layers keep it all too
-    passed = {keeps: cache, "use_cache": True}
-    before = forward(
-        input_ids=prompts.ids,
-        attention_mask=prompts.mask,
-        position_ids=torch.arange(prompts.first, start, device=input_ids.device)[None],
-        **passed,
-    )
-    cache.reorder_cache(prompts.of_row)
-    after = forward(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=torch.arange(start, start + input_ids.shape[1], device=input_ids.device)[None],
-        **passed,
-    )
+    length = prompts.ids.shape[1]
+    start = prompts.first + length
+    cache = DynamicCache()  # no config: sliding layers keep it all too
+    positions = torch.arange(prompts.first, start + input_ids.shape[1], device=input_ids.device)
+    before = backbone(prompts.ids, prompts.mask, positions[None, :length], cache)
+    said = attention_mask[:, length:].bool()
+    packed = pack(said, prompts.of_row) if backbone.packs else None
+    if packed is None:
+        cache.reorder_cache(prompts.of_row)
+        after = backbone(input_ids, attention_mask, positions[None, length:], cache)
+        hidden = after.last_hidden_state
+    else:
+        cache.reorder_cache(packed.of_row_B)
+        rows = packed.rows(input_ids, said)
+        after = backbone(rows, packed.mask(prompts.mask), start + packed.columns_BW, cache)
+        hidden = packed.unpack(after.last_hidden_state)
     ends = before.last_hidden_state[:, -1:].index_select(0, prompts.of_row)
-    after.last_hidden_state = torch.cat([ends, after.last_hidden_state], dim=1)
+    after.last_hidden_state = torch.cat([ends, hidden], dim=1)
     return after
 
 

@@ -78,8 +78,8 @@ def sigterm_exits() -> Iterator[None]:
 
 
 def again(dropped: "sys.UnraisableHookArgs", hook: Callable[["sys.UnraisableHookArgs"], object]) -> None:
-    """Python drops what a handler raises within a destructor or a callback: the signal is sent once more, from a thread,
-    when that is over."""
+    """Python drops what a handler raises within a destructor or a callback: the signal is sent once more, when that is
+    over."""
     if dropped.exc_type is KeyboardInterrupt:
         number = signal.SIGINT
     elif dropped.exc_type is SystemExit and str(dropped.exc_value) == str(128 + signal.SIGTERM):

@@ -12,6 +12,8 @@ import pytest
 import torch
 import transformers
 import trl.trainer.utils
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM
@@ -19,6 +21,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from posttrain.grpo.log_probs import LogProbs
+from posttrain.grpo.packing import pack
 from posttrain.grpo.passes import order_is_free, whole_groups
 from posttrain.grpo.shared_prompt import obstacle, share_prompts
 from posttrain.grpo.trainer import Trainer, trainer_config
@@ -162,18 +165,62 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], bool]]:
     return calls
 
 
-def test_a_prompt_is_computed_once_and_padding_never(seen: list[Any]) -> None:
+def test_a_prompt_is_computed_once_and_short_completions_share_rows(seen: list[Any]) -> None:
     model = tiny("qwen2")
     ids, mask, keep = batch(BATCHES["groups"])
     share_prompts(model)
     LogProbs(share=True, skip=False)(model, model, ids, mask, keep, None)
-    assert seen == [((3, 7), True), ((12, 8), True)]  # the longest completion has 9, and nothing comes after its last
+    # The longest completion has 9 tokens, and nothing comes after its last. Rows: 8, 8, 5+1 | 8, 6+2, 3 | 7+1, 4+4.
+    assert seen == [((3, 7), True), ((8, 8), True)]
     seen.clear()
     LogProbs(share=True, skip=False)(model, model, ids[4:8], mask[4:8], keep, None)
-    assert seen == [((1, 4), True), ((4, 7), True)]
+    assert seen == [((1, 4), True), ((3, 7), True)]
     seen.clear()
     LogProbs(share=True, skip=False)(model, model, *batch(BATCHES["masked"]), None)
-    assert seen == [((2, 5), True), ((5, 5), True)]  # three of eight have no token that counts
+    assert seen == [((2, 5), True), ((4, 5), True)]  # three of eight have no token that counts
+
+
+@pytest.mark.parametrize("name", ["gemma3", "mistral"])
+def test_where_a_layer_has_a_window_each_completion_has_its_row(name: str, seen: list[Any]) -> None:
+    model = tiny(name)
+    share_prompts(model)
+    LogProbs(share=True, skip=False)(model, model, *batch(BATCHES["groups"]), None)
+    assert seen == [((3, 7), True), ((12, 8), True)]
+
+
+def test_a_mask_with_a_hole_is_left_as_it_is() -> None:
+    mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [1, 0, 0, 0]]).bool()
+    prompts = torch.zeros(3, dtype=torch.long)
+    packed = pack(mask, prompts)
+    assert packed is not None
+    assert packed.whose_BW.tolist() == [[0, 0, 0, 0], [1, 2, -1, -1]]
+    assert pack(mask.logical_and(torch.tensor([True, False, True, True])), prompts) is None
+    assert pack(mask, torch.arange(3)) is None  # each has a prompt of its own
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=1, max_size=24))
+def test_every_token_has_one_place_and_attends_to_its_own(rows: list[tuple[int, int]]) -> None:
+    lengths, prompts = torch.tensor([length for length, _ in rows]), torch.tensor([prompt for _, prompt in rows])
+    columns = torch.arange(max(1, int(lengths.max())))
+    mask = columns < lengths[:, None]
+    packed = pack(mask, prompts)
+    if packed is None:
+        return
+    ids = torch.arange(1, mask.numel() + 1).view_as(mask) * mask
+    placed = packed.rows(ids, mask)
+    assert torch.equal(placed.flatten().sort().values[-int(mask.sum()) :], ids[mask].sort().values)
+    assert torch.equal(packed.unpack(placed[..., None])[..., 0][mask], ids[mask])
+    assert packed.whose_BW.shape[1] <= mask.shape[1]
+    assert len(packed.of_row_B) < len(rows)
+    seen = packed.mask(torch.ones(4, 2))
+    for number, (length, prompt) in enumerate(rows):
+        for column, place in enumerate(packed.places_NC[number, :length].tolist()):
+            row, at = divmod(place, placed.shape[1])
+            assert packed.of_row_B[row] == prompt
+            shown = placed[row][seen[row, 0, at, 2:]]
+            assert seen[row, 0, at, :2].all()
+            assert sorted(shown.tolist()) == ids[number, : column + 1].tolist()
 
 
 @pytest.fixture
