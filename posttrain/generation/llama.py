@@ -18,22 +18,32 @@ from posttrain.generation.cache import ROOM
 from posttrain.generation.decoder import Decoder
 
 KINDS = {"LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
+TRL = "trl.trainer.utils"
+"""Where its LM head for training is: its name, since to import it takes seconds that generation can do without."""
 FIXED_ROPE = {"default", "linear", "llama3", "yarn"}
 """Rotations that do not change with the length of the text."""
 
 
 def is_written_out(model: PreTrainedModel) -> bool:
-    """One of these models, without sliding windows, whole on one device, nothing wrapped around it or its layers."""
+    """One of these models, without sliding windows, whole on one device, nothing wrapped around it or its layers but
+    TRL's LM head for training."""
     config = model.config
     if type(model).__name__ not in KINDS or config.hidden_act != "silu":
         return False
     sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
     spread = len({weight.device for weight in model.parameters()}) > 1
+    partitioned = any(weight.numel() == 0 for weight in model.parameters())  # ZeRO-3, and nobody has gathered it
     hooked = any(hasattr(part, "_hf_hook") for part in model.modules())
-    wrapped = "forward" in vars(model) or any(
-        type(layer).__module__ != type(model).__module__ for layer in model.model.layers
-    )
-    return not (sliding or spread or hooked or wrapped) and config.rope_parameters["rope_type"] in FIXED_ROPE
+    wrapped = "forward" in vars(model) and not has_trls_head(model)
+    wrapped |= any(type(layer).__module__ != type(model).__module__ for layer in model.model.layers)
+    whole = not (sliding or spread or partitioned or hooked or wrapped)
+    return whole and config.rope_parameters["rope_type"] in FIXED_ROPE
+
+
+def has_trls_head(model: PreTrainedModel) -> bool:
+    """What `add_fused_lm_head` puts there computes with labels only as it is asked to, else by the model's own."""
+    function = getattr(vars(model)["forward"], "__func__", None)
+    return getattr(function, "__globals__", {}).get("__name__") == TRL
 
 
 class LlamaDecoder(Decoder):

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from scipy.stats import chi2
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head
 
 from posttrain.generation import cache, llama, sampling
 from posttrain.generation.copied import Copied
@@ -214,6 +216,19 @@ def test_half_precision_stays_near_the_models_own(kind: str) -> None:
             logits = model(torch.tensor([[*prompt, *one]])).logits[0, len(prompt) - 1 : -1].float()
         missing = logits.max(-1).values - logits.gather(-1, torch.tensor(one)[:, None])[:, 0]
         assert float(missing.max()) < 0.5 * float(logits.std())
+
+
+def test_a_model_that_trl_trains_generates_by_the_step_that_is_written_out() -> None:
+    model = tiny("llama", **WRITTEN_OUT["llama"])
+    wanted = generate(model, PROMPTS, GREEDY, ENDS, seeds(2), rows=64)
+    add_fused_lm_head(model, temperature=0.5, outputs=("log_probs", "entropy"))
+    assert is_written_out(model)
+    assert generate(model, PROMPTS, GREEDY, ENDS, seeds(2), rows=64) == wanted
+    model.forward = MethodType(torch.autocast("cpu", torch.bfloat16)(model.forward.__func__), model)
+    assert not is_written_out(model)  # what a wrapper does to logits is its own
+    for weight in (other := tiny("llama", **WRITTEN_OUT["llama"])).parameters():
+        weight.data = weight.data.new_empty(0)
+    assert not is_written_out(other)  # partitioned
 
 
 def test_a_copy_has_the_models_weights_at_each_use() -> None:
