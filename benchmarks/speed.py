@@ -30,7 +30,7 @@ OUT = ROOT / "docs/data/speed.json"
 GRPO = {"grpo.warmup_steps": 1, "grpo.health": {"window": 2}}
 SFT = {"sft.warmup_steps": 1, "sft.logging_steps": 1}
 SMOLLM2 = {**ADOPTED, "grpo.prompts_per_step": 1}
-SMOLLM2 |= {"grpo.num_generations": 8, "grpo.max_completion_length": 48, "launch.micro_batch_size": 8}
+SMOLLM2 |= {"grpo.num_generations": 8, "grpo.max_completion_length": 56, "launch.micro_batch_size": 8}
 BF16 = {"launch.mixed_precision": "bf16", "grpo.generation_dtype": "bfloat16"}
 CONTENDERS = (("stock", 1), ("posttrain", 1), ("stock", 2), ("posttrain", 2))
 IN_BF16 = ("posttrain bf16", 1)
@@ -63,14 +63,14 @@ def main() -> None:
 def whole(folder: Path, repeat: int) -> dict[str, Any]:
     embedded, smollm2 = workspace(folder / "embedded", "embedded"), workspace(folder / "smollm2", "smollm2")
     contenders = CONTENDERS if cores() > 1 else CONTENDERS[:2]
-    grpo, sft = {**GRPO, "grpo.max_steps": 5}, {**SFT, "sft.max_steps": 15}
+    grpo, sft = {**GRPO, "grpo.max_steps": 4}, {**SFT, "sft.max_steps": 10}
     found: dict[str, Any] = {
         "machine": machine(),
         "gflops": {str(n): 1e3 * numpy_tflops(n) for n in (1, 2)},
         "runs": [],
     }
     take_turns(found, embedded, "grpo", "embedded", contenders, grpo, repeat)
-    take_turns(found, embedded, "sft", "embedded", CONTENDERS[:2], sft, repeat)
+    take_turns(found, embedded, "sft", "embedded", CONTENDERS[:2], sft, min(repeat, 2))
     large = {**GRPO, **SMOLLM2, "grpo.max_steps": 2}
     take_turns(found, smollm2, "grpo", "smollm2", (*CONTENDERS[:2], IN_BF16), large, min(repeat, 2))
     for label, changes in GROWTH.items():
