@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from posttrain.errors import InputError
+from posttrain.errors import InputError, PosttrainError
 from posttrain.graph import how_to_restore
 from posttrain.outputs.json_files import read_object
 from posttrain.paths import BASE_MODELS, OUTPUTS, UNPUBLISHED
@@ -32,11 +32,42 @@ def unpublished(stage: str) -> Iterator[Path]:
     """Room for what a stage writes on its way: an empty folder, removed at the end.
 
     What a killed run of the stage left, here and beside outputs, is removed now.
+
+    Raises: InputError for any fault after somebody else removed the folder: libraries have many words for it
     """
     left = [path for out in OUTPUTS for path in out.glob(f".{stage}*-*{SUFFIX}")]
     sweep([*UNPUBLISHED.glob(f"{stage}-*"), *left])
-    with made(UNPUBLISHED / f"{stage}-{os.getpid()}") as folder:
-        yield folder
+    with made(UNPUBLISHED / f"{stage}-{os.getpid()}") as folder, closing_handle(folder) as handle:
+        try:
+            yield folder
+        except PosttrainError:
+            raise
+        except Exception as error:
+            if is_same(folder, handle):
+                raise
+            raise InputError(
+                str(folder),
+                got="removed while the stage worked in it",
+                wanted="a folder that nobody touches until the stage has ended",
+                do=f"run `posttrain {stage}` again; what is published or saved is intact",
+            ) from error
+
+
+@contextmanager
+def closing_handle(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def is_same(folder: Path, handle: int) -> bool:
+    """Whether the folder is the one that the handle was opened for: a library may have made another in its place."""
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from posttrain.errors import InputError
+from posttrain.errors import InputError, RetryError
 from posttrain.outputs.json_files import RESTORE, read_objects
 from posttrain.outputs.manifest import (
     beside,
@@ -224,3 +226,32 @@ def test_a_file_that_was_written_just_now_is_not_remembered(tmp_path: Path, read
     sha256(tmp_path / "weights")
     sha256(tmp_path / "weights")
     assert read == ["weights", "weights"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_whatever_a_library_says_a_removed_folder_is_named(again: bool, tmp_path: Path, monkeypatch: Any) -> None:
+    """Those that write there say it in their own words, some without the name; some make the folder anew."""
+    monkeypatch.chdir(tmp_path)
+
+    def work(fault: Exception, *, removed: bool) -> None:
+        with unpublished("sft") as folder:
+            if removed:
+                shutil.rmtree(".posttrain")
+                if again:
+                    (folder / "trainer").mkdir(parents=True)
+            raise fault
+
+    words = (
+        RuntimeError("Parent directory does not exist."),
+        FileNotFoundError("Failed to open local file 'tokens.arrow'"),
+    )
+    for fault in words:
+        with pytest.raises(InputError, match=r"unpublished/sft-\d+\n.*removed while the stage worked in it") as told:
+            work(fault, removed=True)
+        assert told.value.__cause__ is fault
+        with pytest.raises(type(fault), match=re.escape(str(fault))):
+            work(fault, removed=False)
+    ours = RetryError("another run")
+    with pytest.raises(RetryError) as passed:
+        work(ours, removed=True)
+    assert passed.value is ours
