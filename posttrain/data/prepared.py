@@ -33,7 +33,7 @@ def preparing(made_from: dict[str, Any]) -> Iterator[Path]:
         if other.name != fingerprint:
             shutil.rmtree(other, ignore_errors=True)
     yield folder
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def table_of(params: Params, folder: Path) -> Table:

@@ -88,7 +88,7 @@ class Checkpoints:
         target = self.folder / f"step-{step}"
         self.folder.mkdir(parents=True, exist_ok=True)
         if target.exists():  # a faulty one, or this would have been the step to go on from
-            shutil.rmtree(target)
+            discard(target)
         source.replace(target)
         sync(self.folder)
         self._faulty.discard(target)
@@ -137,11 +137,15 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder so that a kill in between leaves all or nothing of it where it stood."""
-    UNPUBLISHED.mkdir(parents=True, exist_ok=True)
+    """Remove a folder so that a kill in between leaves all or nothing of it where it stood.
+
+    Somebody who removes it at the same time is welcome.
+    """
     doomed = UNPUBLISHED / f"{CHECKPOINTS.name}-{folder.parent.name}-{folder.name}-{os.getpid()}"
-    folder.replace(doomed)
-    shutil.rmtree(doomed)
+    with suppress(FileNotFoundError):
+        UNPUBLISHED.mkdir(parents=True, exist_ok=True)
+        folder.replace(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

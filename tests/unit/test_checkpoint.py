@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from posttrain.cli import main
 from posttrain.commands.checkpoints import belongs
 from posttrain.errors import RetryError
 from posttrain.outputs import facts as facts_module
-from posttrain.outputs.checkpoints import Checkpoints, only_run, step_of, steps
+from posttrain.outputs.checkpoints import Checkpoints, discard, only_run, step_of, steps
 from posttrain.outputs.disk import readable
 from posttrain.outputs.facts import Origin, differences
 from posttrain.outputs.manifest import MANIFEST
@@ -291,6 +292,28 @@ def commit_for_ever() -> None:
     while True:
         step += 1
         checkpoints.commit(source(step), step)
+
+
+def test_somebody_else_removes_them_at_the_same_time(project: Path) -> None:
+    """The stage has published by then: it may not end with an error."""
+    for _ in range(10):
+        checkpoints = written(1, 2)
+        for number in range(1000):
+            (checkpoints.folder / f"step-1/{number}").touch()
+        stop = threading.Event()
+
+        def remove(stop: threading.Event = stop) -> None:
+            while not stop.is_set():
+                shutil.rmtree(UNPUBLISHED.parent, ignore_errors=True)
+
+        thread = threading.Thread(target=remove)
+        thread.start()
+        try:
+            checkpoints.remove()
+        finally:
+            stop.set()
+            thread.join()
+    discard(UNPUBLISHED / "gone")
 
 
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(project: Path) -> None:
