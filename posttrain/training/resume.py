@@ -5,6 +5,7 @@ and TRL leave out: generations that are still in use, sums since the last log, t
 prompts, which TRL draws from a generator that nothing saves, is drawn again.
 """
 
+import json
 import os
 import signal
 import time
@@ -109,10 +110,44 @@ class Resume:
             trainer.accelerator.wait_for_everyone()
             if trainer.is_world_process_zero():
                 (source / "training_args.bin").unlink(missing_ok=True)  # a pickle that nobody reads
+                require_whole(trainer, source, self.checkpoints.stage)
                 self.checkpoints.commit(source, trainer.state.global_step)
         trainer.accelerator.wait_for_everyone()
         self.checkpoints.written += 1
         self.checkpoints.seconds += time.monotonic() - began
+
+
+def require_whole(trainer: ResumableTrainer, folder: Path, stage: str) -> None:
+    """Whoever removes scratch may have begun with files of a checkpoint that is being written. transformers goes on
+    without the optimizer, the schedule or the random generators, and ends with other bytes.
+
+    Raises: InputError
+    """
+    if absent := [name for name in parts(trainer, folder) if not any(folder.glob(name))]:
+        raise InputError(
+            str(folder),
+            got=f"{', '.join(absent)} removed while the checkpoint was written",
+            wanted="a folder that nobody touches until the stage has ended",
+            do=f"run `posttrain {stage}` again: it goes on from the checkpoint before",
+        )
+
+
+def parts(trainer: ResumableTrainer, folder: Path) -> list[str]:
+    """Names, or patterns of names, of what a checkpoint has that a run goes on from."""
+    ranks = range(trainer.args.world_size)
+    alone = len(ranks) == 1
+    own = [STATE.format(rank=rank) for rank in ranks]
+    random = ["rng_state.pth"] if alone else [f"rng_state_{rank}.pth" for rank in ranks]
+    if getattr(trainer, "is_deepspeed_enabled", False):
+        weights = ["latest", "global_step*/*model_states.pt"]
+        weights += [f"global_step*/*_rank_{rank}_*optim_states.pt" for rank in ranks]
+    elif getattr(trainer, "is_fsdp_enabled", False):
+        weights = ["pytorch_model_fsdp*", "optimizer*"]
+    else:
+        index = folder / "model.safetensors.index.json"
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
+        weights = ["optimizer.pt", "scheduler.pt", *sorted(set(shards) or {"*model*.safetensors"})]
+    return ["trainer_state.json", *own, *random, *weights]
 
 
 def state_of(trainer: ResumableTrainer) -> dict[str, Any]:

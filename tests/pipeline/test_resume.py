@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from posttrain.outputs.checkpoints import steps
 from tests.forks import Run, generate_for, hashes
@@ -120,6 +121,30 @@ def test_a_second_signal_stops_at_once(forks: Any, root: Path) -> None:
     run.signal(signal.SIGINT)
     assert run.wait() in {128 + signal.SIGTERM, 128 + signal.SIGINT}, run.output()
     assert "stopped after step" not in run.output()
+
+
+def removed_as_it_is_written(name: str) -> None:
+    written = transformers.Trainer._save_checkpoint
+
+    def save(trainer: Any, *args: Any) -> None:
+        written(trainer, *args)
+        if trainer.state.global_step > 3:
+            (Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}" / name).unlink()
+
+    transformers.Trainer._save_checkpoint = save
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
+def test_a_checkpoint_that_lost_a_file_as_it_was_written_is_none(
+    forks: Any, never_killed: Path, root: Path, name: str
+) -> None:
+    run = Run(forks, root, "sft", before=functools.partial(removed_as_it_is_written, name))
+    assert run.wait() == 2, run.output()
+    assert f"{name} removed while the checkpoint was written" in run.output().replace("*model*", "model")
+    assert "goes on after step 3 of 13" in finished(forks, root, "sft")
+    assert_same_bytes(root, never_killed, "sft")
 
 
 def test_a_disk_that_takes_no_more_is_a_message_and_costs_no_checkpoint(
