@@ -524,7 +524,10 @@ READ_ELSEWHERE = {
         "what one of the two wrote for the other, in the scratch folder of the run",
     ),
     **dict.fromkeys(
-        ("posttrain/sft/dataset.py", "posttrain/training/publish.py", "posttrain/launch/accelerate.py"),
+        (
+            *("posttrain/sft/dataset.py", "posttrain/training/publish.py", "posttrain/training/resume.py"),
+            "posttrain/launch/accelerate.py",
+        ),
         "what the same run wrote a moment before",
     ),
     "posttrain/generation/completion_cache.py": "whatever is wrong with it, it is generated again",
