@@ -58,6 +58,22 @@ def called(argv: Sequence[str] | None) -> int:
             raise
         print(f"posttrain {arguments.command}: {told}", file=sys.stderr)
         return told.exit_code
+    except Exception as error:
+        if (code := ended_by(error)) is None:
+            raise
+        return code
+
+
+def ended_by(error: BaseException) -> int | None:
+    """The exit code for the signal that an error followed: what a handler raises within a lock of `threading` comes out
+    as a RuntimeError of that lock."""
+    before = error.__context__
+    if before is None:
+        return None
+    if isinstance(before, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    told = isinstance(before, SystemExit) and before.code == 128 + signal.SIGTERM
+    return 128 + signal.SIGTERM if told else ended_by(before)
 
 
 def program() -> NoReturn:

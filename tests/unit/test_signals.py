@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from posttrain import cli
+
 WITHIN = {
     "a hook of a fork": """
         from posttrain.processes.bounded import bounded
@@ -49,3 +51,28 @@ except KeyboardInterrupt:
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", "")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"), [(SystemExit(143), 143), (KeyboardInterrupt(), 130), (SystemExit(2), None)]
+)
+def test_an_error_that_followed_a_signal_is_its_end(
+    raised: BaseException, code: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a lock of `threading`, "release unlocked lock" is what is left of it."""
+
+    def run(_: object) -> None:
+        try:
+            try:
+                raise raised
+            finally:
+                raise RuntimeError("release unlocked lock")
+        finally:
+            raise ValueError("and another")
+
+    monkeypatch.setattr(cli, "run_lineage", run)
+    if code is not None:
+        assert cli.main(["lineage"]) == code
+        return
+    with pytest.raises(ValueError, match="and another"):
+        cli.main(["lineage"])
