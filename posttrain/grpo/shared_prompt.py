@@ -72,7 +72,7 @@ class Backbone:
     cache: str
     """The name of its argument for keys and values."""
     packs: bool
-    """Whether it takes a mask of ours: with a window, each kind of layer has its own."""
+    """Whether it takes a mask of ours: with a window, each kind of layer has its own; ALiBi reads positions in it."""
     adds: bool
     """Whether it adds masks to its scores."""
 
@@ -81,7 +81,8 @@ class Backbone:
         config = model.config.get_text_config()
         named = "cache" in inspect.signature(type(model.base_model).forward).parameters
         window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-        packs = not window and set(getattr(config, "layer_types", None) or ()) <= {"full_attention"}
+        full = set(getattr(config, "layer_types", None) or ()) <= {"full_attention"}
+        packs = full and not window and not getattr(config, "alibi", False)
         return cls(forward, "cache" if named else "past_key_values", packs, config._attn_implementation == "eager")
 
     def __call__(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache) -> Any:
@@ -147,7 +148,14 @@ def other_memory(model: PreTrainedModel) -> str | None:
     parameters = inspect.signature(type(model.base_model).forward).parameters
     if getattr(model, "_is_stateful", False) or config.is_encoder_decoder or "position_ids" not in parameters:
         return f"{type(model).__name__} keeps more of a prompt than keys and values by position"
+    if any(counts_by_mask(module) for module in model.modules()):
+        return f"{type(model).__name__} counts positions without the padding"
     return None
+
+
+def counts_by_mask(module: torch.nn.Module) -> bool:
+    """Whether it embeds positions that a mask tells, as OPT's: absolute ones, which padding shifts."""
+    return isinstance(module, torch.nn.Embedding) and "attention_mask" in inspect.signature(module.forward).parameters
 
 
 def dropout(model: torch.nn.Module) -> float:

@@ -47,6 +47,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": ("gemma3_text", {"layer_types": ["sliding_attention", "full_attention"], **SHORT}),
     "mistral": ("mistral", SHORT),
     "granite": ("granite", {"logits_scaling": 4.0}),
+    "falcon": ("falcon", {"alibi": True, "hidden_dropout": 0.0, "head_dim": None}),
     "gpt2": (
         "gpt2",
         {"n_embd": 32, "n_layer": 2, "n_head": 4, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0},
@@ -56,7 +57,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def tiny(name: str, **changes: Any) -> Any:
     kind, own = MODELS[name]
-    options = {**TINY, **own, **changes}
+    options = {key: value for key, value in {**TINY, **own, **changes}.items() if value is not None}
     attention = options.pop("attn_implementation", "sdpa")
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(kind, **options, attn_implementation=attention)
@@ -341,6 +342,14 @@ OBSTACLES: dict[str, tuple[Callable[[], Any], str]] = {
     "other layers": (
         lambda: transformers.Lfm2ForCausalLM(transformers.Lfm2Config(**TINY, layer_types=["conv", "full_attention"])),
         "conv",
+    ),
+    "positions by the mask": (
+        lambda: transformers.OPTForCausalLM(
+            transformers.OPTConfig(
+                vocab_size=61, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2
+            )
+        ),
+        "without the padding",
     ),
     "no positions": (
         lambda: transformers.BloomForCausalLM(
