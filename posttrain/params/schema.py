@@ -144,6 +144,10 @@ class Equations(Section):
     """Mistakes of the traces."""
 
 
+TAKEN = {"id", "problem", "answer", "contaminated", "prompts", "completions", "tokens"}
+"""Names that a column to keep would lose its values to."""
+
+
 class Columns(Section):
     """Names in the source data, or paths into a column: `reward_model.ground_truth`, `messages[0].content`,
     `messages[-1].content`. Equations do not use them."""
@@ -156,7 +160,15 @@ class Columns(Section):
     """Column with the gold answer; may be that of `solution`, see `answer_pattern`. null for problems that no answer
     checks, such as programs with test cases; lighteval cannot judge these."""
     keep: list[str]
-    """Further columns that rewards need, carried along as they are."""
+    """Further columns that rewards need, carried along as they are. None may be called `id`, `problem`, `answer` or
+    `contaminated`, which rows have of their own, nor `prompts`, `completions` or `tokens`, which rewards are given."""
+
+    @field_validator("keep")
+    @classmethod
+    def no_name_is_taken(cls, keep: list[str]) -> list[str]:
+        if taken := [name for name in keep if name in TAKEN]:
+            raise ValueError(f"`{taken[0]}` is a name that rows and rewards have already: rename the column in the data")
+        return keep
 
     def named(self) -> bool:
         """Whether a column has another name than the shipped one."""

@@ -5,8 +5,10 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ from posttrain.training.lora import adapter_config
 from posttrain.training.models import align_special_tokens
 from posttrain.training.pretrained import load_tokenizer
 from tests.conftest import ParamsWith
+from tests.processes import processes, wait
 from tests.templates import TEMPLATES, save
 
 ROOT = Path(__file__).parents[2]
@@ -415,6 +418,61 @@ def test_the_tokenizer_of_a_model_from_scratch_is_the_one_that_transformers_woul
 def test_the_speed_of_numpy_is_that_of_torch() -> None:
     numpys, torchs = speed.numpy_tflops(1), speed.torch_tflops("cpu", "float32", 1)
     assert 1 / 2 < numpys / torchs < 2
+
+
+def test_who_measures_says_nothing_when_its_asker_is_killed() -> None:
+    with subprocess.Popen([sys.executable, speed.__file__], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
+        assert asked.stdout is not None
+        asked.stdout.close()
+        assert asked.stderr is not None
+        assert asked.stderr.read() == b""
+    assert asked.returncode == 0
+
+
+def test_ctrl_c_while_the_speed_is_measured_is_no_traceback(project: Path) -> None:
+    """In a terminal both processes would hear it."""
+    command = [sys.executable, "-m", "posttrain", "check", "sft"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, text=True) as asked:
+        wait(lambda: processes(project, command="check/speed.py"), 120, every_s=0.002)
+        os.killpg(asked.pid, signal.SIGINT)
+        assert asked.stderr is not None
+        assert "Traceback" not in asked.stderr.read()
+    assert asked.returncode == 128 + signal.SIGINT
+
+
+def test_a_product_that_takes_long_is_not_followed_by_a_larger_one() -> None:
+    asked = []
+
+    def square(size: int) -> Any:
+        asked.append(size)
+        return type("Slow", (), {"__matmul__": lambda self, _: time.sleep(0.01) or {(0, 0): 1.0}})()
+
+    speed.fastest(square, (8, 8, 64))
+    assert asked == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages"),
+    [
+        ({}, set()),
+        ({"launch.mixed_precision": "bf16"}, {"sft", "grpo"}),
+        ({"model.dtype": "bfloat16"}, {"sft", "grpo"}),
+        ({"grpo.generation_dtype": "bfloat16"}, {"grpo"}),
+    ],
+)
+def test_bfloat16_on_a_cpu_that_imitates_it_is_warned_of(
+    changes: dict[str, Any], stages: set[str], project: Path, params_with: ParamsWith
+) -> None:
+    """By what this machine is: with instructions for it there is nothing to warn of."""
+    make_sft_model(params_with({}))
+    params = params_with({"launch.strategy": "single", "launch.processes": 1, **changes})
+    has = {True: {"ok"}, False: {"ok", "warn"}}[torch.cpu._is_avx512_bf16_supported()]
+    may = has if torch.ops.mkldnn._is_mkldnn_bf16_supported() else {"warn"}
+    for stage in ("sft", "grpo"):
+        found = [finding for finding in check_resources(stage, check.Workspace(params)) if "bfloat16" in finding.name]
+        assert len(found) == (stage in stages)
+        assert levels(found) <= may
+        assert all(key in finding.where for key in changes for finding in found)
 
 
 NO_GPUS = {"params.yaml: launch.strategy", "params.yaml: grpo.use_vllm", "params.yaml: evaluate.use_vllm"}

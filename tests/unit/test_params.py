@@ -56,6 +56,15 @@ def test_the_shipped_params_arrive_unchanged(root: Path, shipped: dict[str, Any]
     assert load_params(root / "params.yaml") == check_params(shipped, Path("params.yaml"))
 
 
+@pytest.mark.parametrize("name", ["answer", "problem", "id", "contaminated", "prompts", "completions", "tokens"])
+def test_a_column_to_keep_may_not_lose_its_values_to_another(name: str, shipped: dict[str, Any]) -> None:
+    """GSM8K's `answer` is the whole solution, and a row's `answer` the gold of it."""
+    error = refusal(changed(shipped, {"prepare.columns.keep": ["level", name]}))
+    assert error.where == "params.yaml: prepare.columns.keep"
+    assert f"`{name}`" in str(error)
+    assert "rename the column" in str(error)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Defaults: hardware and thresholds have them, science has none
 

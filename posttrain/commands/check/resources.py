@@ -28,6 +28,8 @@ START_S = 12
 """Seconds of a stage besides its steps: imports, reading the data, samples, saving."""
 PASS_S, LAYER_S = 0.002, 0.001
 """Seconds of Python in a forward pass of transformers, and in each of its layers."""
+SLOW = 0.8
+"""Share of float32's speed below which bfloat16 is of no use."""
 UTILISATION = 0.45
 """Share of the measured speed that training reaches on a CPU; fits the embedded recipe and SmolLM2-135M."""
 
@@ -45,7 +47,24 @@ def check_resources(stage: Literal["sft", "grpo"], workspace: Workspace) -> list
     strategy = replace(STRATEGIES[found.strategy], adapters=work.adapters)
     micro_batch = batch_plan(work.sequences, params.launch.micro_batch_size, found.processes).per_device
     plan = Plan(model, work, machine, strategy, params.launch.activation_checkpointing, micro_batch)
-    return [memory_and_time(name, plan, free_gib, device)]
+    return [memory_and_time(name, plan, free_gib, device), *slow_bfloat16(stage, params, found)]
+
+
+def slow_bfloat16(stage: Literal["sft", "grpo"], params: Params, found: Layout) -> list[Finding]:
+    """Of a CPU that has to imitate bfloat16, where the stage asks for it; silent elsewhere."""
+    keys = {"launch.mixed_precision": found.mixed_precision, "model.dtype": params.model.dtype}
+    if stage == "grpo":
+        keys["grpo.generation_dtype"] = params.grpo.generation_dtype
+    asked = [key for key, value in keys.items() if value in ("bf16", "bfloat16")]
+    if found.device != "cpu" or not asked:
+        return []
+    threads = found.threads or cores()
+    own, plain = torch_tflops("cpu", "bfloat16", threads), numpy_tflops(threads)
+    name, saw = f"bfloat16 of {stage}", f"{own / plain:.2g} x the speed of float32 on this CPU"
+    if own > SLOW * plain:
+        return [Finding("ok", name, ", ".join(asked), saw)]
+    why = "It has no instructions for it (avx512_bf16 or amx_bf16), so the run takes many times as long."
+    return [Finding("warn", name, ", ".join(asked), saw, why, "Set it to null, model.dtype to float32.")]
 
 
 def memory_and_time(name: str, plan: Plan, free_gib: float, device: str) -> Finding:

@@ -80,7 +80,7 @@ def odd_row(draw: st.DrawFn) -> faults.Fault:
 def cases(draw: st.DrawFn, project: Path) -> Case:
     params = read_yaml(project / "params.yaml")
     params["prepare"].update(max_faulty_frac=draw(st.sampled_from([0.01, 1.0])))
-    keep: list[str] = draw(st.sampled_from([[], ["nested"], ["id"], ["\x1b[31m"]]))
+    keep: list[str] = draw(st.sampled_from([[], ["nested"], ["nested.level"], ["\x1b[31m"]]))
     params["prepare"]["columns"]["keep"] = keep
     params["prepare"]["answer_pattern"] = draw(st.sampled_from([None, None, "= (.*)", "^(a+)+$", r"(\d+)", "x"]))
     form = draw(st.sampled_from(list(FORMS)))
