@@ -431,7 +431,7 @@ def test_who_measures_says_nothing_when_its_asker_is_killed() -> None:
 
 def test_ctrl_c_while_the_speed_is_measured_is_no_traceback(project: Path) -> None:
     """In a terminal both processes would hear it."""
-    command = [sys.executable, "-m", "posttrain", "check", "sft"]
+    command = [sys.executable, "-m", "posttrain", "check"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, text=True) as asked:
         wait(lambda: processes(project, command="check/speed.py"), 120, every_s=0.002)
         os.killpg(asked.pid, signal.SIGINT)
