@@ -5,7 +5,6 @@ import math
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -42,7 +41,6 @@ from posttrain.training.lora import adapter_config
 from posttrain.training.models import align_special_tokens
 from posttrain.training.pretrained import load_tokenizer
 from tests.conftest import ParamsWith
-from tests.processes import processes, wait
 from tests.templates import TEMPLATES, save
 
 ROOT = Path(__file__).parents[2]
@@ -427,17 +425,6 @@ def test_who_measures_says_nothing_when_its_asker_is_killed() -> None:
         assert asked.stderr is not None
         assert asked.stderr.read() == b""
     assert asked.returncode == 0
-
-
-def test_ctrl_c_while_the_speed_is_measured_is_no_traceback(project: Path) -> None:
-    """In a terminal both processes would hear it."""
-    command = [sys.executable, "-m", "posttrain", "check"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True, text=True) as asked:
-        wait(lambda: processes(project, command="check/speed.py"), 120, every_s=0.002)
-        os.killpg(asked.pid, signal.SIGINT)
-        assert asked.stderr is not None
-        assert "Traceback" not in asked.stderr.read()
-    assert asked.returncode == 128 + signal.SIGINT
 
 
 def test_a_product_that_takes_long_is_not_followed_by_a_larger_one() -> None:
