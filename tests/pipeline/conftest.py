@@ -1,10 +1,11 @@
 """A clone of the working tree in which the pipeline has run once, on a recipe of seconds."""
 
 import hashlib
+import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ ROOT = Path(__file__).parents[2]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 POSTTRAIN = ("python", "-m", "posttrain")
 """The command with the code of a clone: the environment was made for the repository."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,10 @@
 """Two runs in one folder, and what is taken from a run: one of them waits or says 75, and the bytes are those of a run
 that nothing happened to."""
 
-import multiprocessing
 import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,13 +36,6 @@ def root(never_killed: Path, tmp_path: Path) -> Path:
     root = Path(shutil.copytree(never_killed, tmp_path / "workspace"))
     set_params(root, {"launch": {"checkpoint_every_s": 0}})
     return root
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_running() -> Iterator[None]:
-    yield
-    for process in multiprocessing.active_children():
-        process.kill()
 
 
 def stopped_in_training(forks: Any, root: Path, stage: str, **options: Any) -> Run:

@@ -7,12 +7,10 @@ for grpo two passes over each batch of generations.
 
 import functools
 import json
-import multiprocessing
 import re
 import resource
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +31,6 @@ def root(never_killed: Path, tmp_path: Path) -> Path:
     shutil.copytree(never_killed, root)
     set_params(root, {"launch": {"checkpoint_every_s": 0}})
     return root
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_running() -> Iterator[None]:
-    yield
-    for process in multiprocessing.active_children():
-        process.kill()
 
 
 def went_on_after(output: str) -> int:
