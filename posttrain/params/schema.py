@@ -167,7 +167,9 @@ class Columns(Section):
     @classmethod
     def no_name_is_taken(cls, keep: list[str]) -> list[str]:
         if taken := [name for name in keep if name in TAKEN]:
-            raise ValueError(f"`{taken[0]}` is a name that rows and rewards have already: rename the column in the data")
+            raise ValueError(
+                f"`{taken[0]}` is a name that rows and rewards have already: rename the column in the data"
+            )
         return keep
 
     def named(self) -> bool:
