@@ -235,7 +235,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_template_that_computes_or_writes_without_end_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(templates, "CPU_S", 0.5)
+    # A slow machine needs as much CPU to fill the memory, so the other rows are granted plenty of it.
+    monkeypatch.setattr(templates, "CPU_S", 0.5 if "CPU" in HOSTILE[text] else 30.0)
     assert re.search(HOSTILE[text], refusal(text + GOOD, system="Think first.").got)
 
 
