@@ -1,4 +1,4 @@
-"""The tables and plots of docs/tutorial.md, from docs/data/*.tsv, and the picture of the README, from results/.
+"""The tables and plots of docs/tutorial.md and gsm8k.md, from docs/data/*.tsv, and that of the README, from results/.
 
 python docs/plots.py                    draws docs/plots/*.svg and prints the tables
 python docs/plots.py add SWEEP VALUE    first takes the run that results/ holds into docs/data/
@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 
 DATA, PLOTS = Path(__file__).with_name("data"), Path(__file__).with_name("plots")
 RESULTS = Path("results")
-COLUMNS = ("reward/accuracy", "reward/format", "reward/total", "advantage/std", "policy/kl_divergence")
+KL = "policy/kl_divergence"
+COLUMNS = ("reward/accuracy", "reward/format", "reward/total", "advantage/std", KL)
 EVALUATION = ("pass@1", "pass@1_low", "pass@1_high", "format")
 
 WINDOW = 10
@@ -35,13 +36,14 @@ class Sweep:
 
 
 SWEEPS = {
-    "learning_rate": Sweep("learning rate", ("reward/total", "policy/kl_divergence")),
+    "learning_rate": Sweep("learning rate", ("reward/total", KL)),
     "num_generations": Sweep("num_generations", ("reward/accuracy", "advantage/std")),
     "num_generations_untrained": Sweep("num_generations, policy at rest"),
     "format_weight": Sweep("format weight", ("reward/accuracy", "reward/format")),
+    "gsm8k": Sweep("seed", ("reward/accuracy", "advantage/std")),  # docs/gsm8k.md
 }
 BANDS = {"advantage/std": (0.2, 0.4)}
-LIMITS = {"policy/kl_divergence": 0.05}
+LIMITS = {KL: 0.05}
 
 Table = dict[str, list[dict[str, float]]]
 """Rows by the value that was swept."""
@@ -73,7 +75,9 @@ def add(sweep: str, value: str) -> None:
     curve, runs = DATA / f"{sweep}.tsv", DATA / f"{sweep}.runs.tsv"
     head, *rows = [line.split("\t") for line in (RESULTS / "grpo/curve.tsv").read_text(encoding="utf-8").splitlines()]
     cells = [dict(zip(head, row, strict=True)) for row in rows]
-    table = read(curve, sweep) | {value: [{name: float(row[name]) for name in ("step", *COLUMNS)} for row in cells]}
+    table = read(curve, sweep) | {
+        value: [{name: float(row[name]) for name in ("step", *COLUMNS) if row.get(name)} for row in cells]
+    }
     write(curve, sweep, ("step", *COLUMNS), table)
     evaluated = RESULTS / "evaluate/metrics.json"
     # results/ may still hold the evaluation of an earlier run
@@ -109,10 +113,10 @@ def tabulate(sweep: str) -> str:
             mean(rows, "advantage/std"),
             mean(first, "advantage/std"),
             mean(last, "advantage/std"),
-            max(trailing(rows, "policy/kl_divergence")),
+            max(trailing(rows, KL)) if KL in rows[0] else math.nan,  # not measured with `beta: 0`
         ]
         solved = [f"{r['pass@1']:.3f} [{r['pass@1_low']:.3f}, {r['pass@1_high']:.3f}]" for r in runs.get(value, [])]
-        numbers = " | ".join(f"{cell:.3f}" for cell in cells)
+        numbers = " | ".join("–" if math.isnan(cell) else f"{cell:.3f}" for cell in cells)
         lines.append(f"| {value} | {numbers} | {(solved or ['–'])[0]} |")
     return "\n".join(lines)
 

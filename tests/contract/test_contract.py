@@ -479,11 +479,11 @@ def test_documents_link_to_files_that_exist() -> None:
             assert ((ROOT / name).parent / link).exists(), f"{name}: {link}"
 
 
-def test_the_tutorials_tables_and_plots_are_those_of_its_data() -> None:
+def test_the_tables_and_plots_of_documents_are_those_of_their_data() -> None:
     plots = runpy.run_path(str(ROOT / "docs/plots.py"))
-    tutorial = (ROOT / "docs/tutorial.md").read_text()
+    pages = "".join((ROOT / f"docs/{name}.md").read_text() for name in ("tutorial", "gsm8k"))
     for sweep, shape in plots["SWEEPS"].items():
-        assert plots["tabulate"](sweep) in tutorial, sweep
+        assert plots["tabulate"](sweep) in pages, sweep
         if shape.panels:
             assert plots["draw"](sweep) == (ROOT / f"docs/plots/{sweep}.svg").read_text(), sweep
 
