@@ -101,7 +101,7 @@ def require_problems(problems: Problems) -> None:
         if not problems.rows(part):
             reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped(problems).items()))
             raise InputError(
-                f"params.yaml: prepare ({problems.params.dataset})",
+                f"params.yaml: prepare ({problems.params.datasets})",
                 got=f"no {name} problems; left out: {reasons or 'none'}",
                 wanted="one at least",
                 do="check answer_pattern, columns, the splits and the bounds",

@@ -23,10 +23,11 @@ from posttrain.grpo.difficulty import Measured, Rate, Row, Selection, chosen, re
 from posttrain.grpo.watch import hold_out
 from posttrain.judge.verifier import Verifier
 from posttrain.launch.environment import is_worker
+from posttrain.launch.layout import world_size
 from posttrain.outputs.facts import code_hashes, versions
 from posttrain.outputs.json_files import RESTORE, read_objects
 from posttrain.outputs.parents import require_model, require_out
-from posttrain.params.schema import Difficulty, Params
+from posttrain.params.schema import Difficulty, Dtype, Params
 from posttrain.paths import BASE_MODELS, PREPARED, SFT_MODEL
 from posttrain.prompts import prompt_messages
 from posttrain.rewards.scoring import judge
@@ -151,6 +152,11 @@ class Attempts:
         return [render(self.tokenizer, prompt_messages(row["problem"], system)) for row in self.rows]
 
     @property
+    def dtype(self) -> Dtype:
+        """That GRPO draws its completions in."""
+        return self.params.grpo.generation_dtype or self.params.model.dtype
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What pass rates depend on. Hardware is left out, which changes no more than the last bits."""
         used, by = versions(), "vllm" if by_server(self.params) else "transformers"
@@ -159,7 +165,7 @@ class Attempts:
             "problems": hashlib.sha256(repr([(row["id"], row["answer"]) for row in self.rows]).encode()).hexdigest(),
             "prompts": hashlib.sha256(repr(self.prompts).encode()).hexdigest(),
             "generator": by,
-            "dtype": self.params.model.dtype,
+            "dtype": self.dtype,
             "sampling": [*vars(self.sampling).values(), self.samples, self.params.seed],
             "verifier": self.params.verifier.timeout_s,
             "code": code_hashes(CODE),
@@ -180,11 +186,11 @@ class Attempts:
         )
 
     def engine(self) -> Transformers:
-        """The model in this process, on its device."""
-        launch, model = self.params.launch, self.params.model
-        rows = launch.micro_batch_size
+        """The model in this process, on its device: as many completions at a time as it draws in a step of GRPO."""
+        launch, grpo = self.params.launch, self.params.grpo
+        rows = grpo.prompts_per_step * grpo.num_generations // world_size()
         problems = max(1, rows // self.samples)
-        return Transformers(self.folder, model.dtype, launch, problems, rows, model.trust_remote_code)
+        return Transformers(self.folder, self.dtype, launch, problems, rows, self.params.model.trust_remote_code)
 
     def rates(self, generator: Generator, verifier: Verifier, process: int = 0, processes: int = 1) -> list[Rate]:
         """Those of this process's share of the batches, which are cut alike however many share them."""

@@ -302,6 +302,12 @@ class Prepare(Section):
             return [] if self.built_in else [self._completed(Source.model_validate(alone))]
         return [self._completed(source) for source in self.dataset]
 
+    @property
+    def datasets(self) -> str:
+        """What the sources are of, each once, as pages and messages say it."""
+        named = [self.dataset] if isinstance(self.dataset, str) else [source.dataset for source in self.dataset]
+        return ", ".join(dict.fromkeys(named))
+
     def _completed(self, source: Source) -> Source:
         said = source.model_fields_set
         own = {

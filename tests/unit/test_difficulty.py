@@ -136,7 +136,7 @@ def exam(params: Params) -> attempts.Attempts:
 @pytest.fixture
 def own(project: Path) -> Params:
     """Params of which a model is there, and batches of one problem."""
-    params = changed({"launch.micro_batch_size": 4})
+    params = changed({"grpo.prompts_per_step": 1, "grpo.num_generations": 4})
     learnt_checkpoint(params, TEMPLATES["Qwen2.5"], KNOWN, project / "models/base/own")
     return params
 
@@ -145,6 +145,7 @@ ANEW = {
     "grpo.temperature": 0.3,
     "grpo.top_p": 0.5,
     "grpo.max_completion_length": 32,
+    "grpo.generation_dtype": "bfloat16",
     "seed": 7,
     "verifier.timeout_s": 1.5,
     "prompts.system": "Think.",

@@ -16,6 +16,7 @@ from posttrain.reporting import charts, drawing, lengths, problems, provenance, 
 from posttrain.reporting.page import render
 from posttrain.reporting.results import read, read_curve
 from stages import report
+from tests.conftest import params_of
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<think>\n<script>alert(1)</script></pre>\n</think>\n<answer>\n\x1b[31mx = 5\n</answer>"
@@ -135,6 +136,13 @@ def test_the_page_states_the_claim_with_its_interval(results: Params) -> None:
     assert "speaks of this pair of checkpoints alone" in page
     assert "The smallest gain that so many problems show four times in five is 0.100." in page
     assert '<tr><th scope="row">odd</th><td>3</td></tr>' in page
+
+
+def test_the_page_names_the_sources_of_a_mixture(results: Params) -> None:
+    mixture = [{"dataset": "data/source/gsm8k", "name": part} for part in ("train", "test")]
+    mixture += [{"dataset": "data/source/own.jsonl"}]
+    page = page_of(params_of({"prepare.dataset": mixture, "prepare.answer_pattern": None}))
+    assert f" · {results.model.name_or_path} · data/source/gsm8k, data/source/own.jsonl</p>" in page
 
 
 def test_a_regression_is_called_one(results: Params) -> None:
