@@ -40,7 +40,7 @@ SWEEPS = {
     "num_generations": Sweep("num_generations", ("reward/accuracy", "advantage/std")),
     "num_generations_untrained": Sweep("num_generations, policy at rest"),
     "format_weight": Sweep("format weight", ("reward/accuracy", "reward/format")),
-    "gsm8k": Sweep("seed", ("reward/accuracy", "advantage/std")),  # docs/gsm8k.md
+    "gsm8k": Sweep("run", ("reward/accuracy", "advantage/std")),  # docs/gsm8k.md
 }
 BANDS = {"advantage/std": (0.2, 0.4)}
 LIMITS = {KL: 0.05}

@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from statistics import mean
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from posttrain.commands.plan.machine import DDP, GIB, ZERO3, Machine
 from posttrain.commands.plan.model import Model, from_config
 from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.table import duration
+from posttrain.commands.plan.work import Work
 from posttrain.errors import InputError
 from posttrain.launch.layout import layout
 from posttrain.outputs.facts import versions
@@ -264,11 +266,36 @@ def test_memory_and_time_by_hand(project: Path, params_with: ParamsWith) -> None
     logits = 48 * 100 * 4 * 8 + 4 * 48 * 10 + 4 * 100 * 10
     assert grpo.total == pytest.approx(PROCESS_GIB * GIB + 3000 * 4 * 5 + 48 * (2 * layer + 120) + logits)
     need_gib = grpo.total / GIB
-    assert memory_and_time("x", grpo, need_gib - 0.01, "x").level == "warn"
-    assert memory_and_time("x", grpo, need_gib, "x").level == "ok"
+    assert memory_and_time("x", grpo, grpo, need_gib - 0.01, "x").level == "warn"
+    assert memory_and_time("x", grpo, grpo, need_gib, "x").level == "ok"
     seconds = duration(resources.START_S + grpo.work.max_steps * grpo.step_s)
-    assert memory_and_time("x", grpo, 2.0, "a").saw == f"about {need_gib:.1f} of 2.0 GiB free on a, about {seconds}"
+    assert memory_and_time("x", grpo, grpo, 2.0, "a").saw == f"about {need_gib:.1f} of 2.0 GiB free on a, about {seconds}"
     assert [duration(s) for s in (119, 600, 7200)] == ["119 s", "10 min", "2 h"]
+
+
+def test_time_is_that_of_sequences_as_long_as_the_traces(project: Path, params_with: ParamsWith) -> None:
+    prepare(project)
+    work = check.Workspace(params_with({"sft.max_length": 128, "grpo.max_completion_length": 60}))
+    sft, grpo = (resources.stage_work(stage, work) for stage in ("sft", "grpo"))
+    lengths = work.trace_lengths("sft")
+    whole, said = mean(min(whole, 128) for whole, _ in lengths), mean(min(trace, 60) for _, trace in lengths)
+    assert resources.usual_work("sft", work, sft) == replace(sft, max_completion_length=round(whole))
+    prompt = round(mean(whole - trace for whole, trace in lengths))
+    usual = replace(grpo, prompt_length=prompt, max_completion_length=round(said))
+    assert resources.usual_work("grpo", work, grpo) == usual
+
+
+@pytest.mark.parametrize(
+    ("generations", "micro_batch", "recompute", "tokens"),
+    [(8, 4, False, 8), (8, 16, False, 4), (1, 16, False, 29), (8, 4, True, 29)],
+)
+def test_a_prompt_counts_once_for_its_completions_of_a_pass(
+    generations: int, micro_batch: int, recompute: bool, tokens: int
+) -> None:
+    model = Model("x", 10, 20, 2, 100, queries=10, key_values=10, parameters=3000, adapter=1)
+    work = Work(num_generations=generations, prompt_length=29)
+    plan = Plan(model, work, Machine(1, 1.0), DDP, recompute, micro_batch)
+    assert resources.sharing_prompts(plan).work == replace(work, prompt_length=tokens)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -560,9 +587,9 @@ def plan_of(work: check.Workspace, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """What check_resources estimates for grpo, before it is rounded."""
     found: list[Plan] = []
 
-    def keep(name: str, plan: Plan, free_gib: float, device: str) -> Finding:
+    def keep(name: str, plan: Plan, usual: Plan, free_gib: float, device: str) -> Finding:
         found.append(plan)
-        return memory_and_time(name, plan, free_gib, device)
+        return memory_and_time(name, plan, usual, free_gib, device)
 
     monkeypatch.setattr(resources, "memory_and_time", keep)
     check_resources("grpo", work)
@@ -593,30 +620,49 @@ SMOLLM2 = {
 }
 
 
+@dataclass(frozen=True)
+class Run:
+    """A stage of a recipe as it ran, and what was measured."""
+
+    recipe: str
+    stage: Literal["sft", "grpo"]
+    micro_batch: int
+    longest: int
+    """Tokens of a prompt; 0 for SFT, which counts them with the completion."""
+    prompt: int
+    completion: int
+    """Tokens, on average."""
+    tflops: float
+    gib: float
+    seconds: float
+
+
 @pytest.mark.parametrize(
-    ("recipe", "stage", "prompt", "tflops", "gib", "seconds"),
+    "run",
     [
-        ("tiny", "sft", 0, 0.1, 0.80, 158),
-        ("tiny", "grpo", 29, 0.1, 0.97, 98),
-        ("smollm2-gsm8k", "sft", 0, 0.2, 8.0, 638),
-        ("smollm2-gsm8k", "grpo", 172, 0.2, 10.5, 732),
+        Run("tiny", "sft", 64, 0, 0, 94, 0.1, 0.80, 158),
+        Run("tiny", "grpo", 64, 29, 29, 65, 0.1, 0.97, 98),
+        Run("smollm2-gsm8k", "sft", 4, 0, 0, 141, 0.145, 4.7, 2467),
+        Run("smollm2-gsm8k", "grpo", 16, 170, 78, 62, 0.145, 6.1, 4450),
     ],
+    ids=lambda run: f"{run.recipe}-{run.stage}",
 )
-def test_estimates_are_within_a_third_of_what_was_measured(
-    recipe: str, stage: Any, prompt: int, tflops: float, gib: float, seconds: float, project: Path
-) -> None:
-    """On the two cores of docs/health.md, which do 0.1 TFLOP/s each."""
+def test_estimates_are_within_a_third_of_what_was_measured(run: Run, project: Path) -> None:
     shutil.copytree(ROOT / "recipes", project / "recipes")
-    apply_recipe(recipe)
+    apply_recipe(run.recipe)
     work = check.Workspace(load_params(PARAMS))
     machine, _, _ = resources.measured(layout(work.params.launch.model_copy(update={"processes": 1})), "float32")
-    model = from_config(SMOLLM2 if recipe != "tiny" else work.config("sft"), recipe)
+    model = from_config(SMOLLM2 if run.recipe != "tiny" else work.config("sft"), run.recipe)
     assert model is not None
-    asked = replace(resources.stage_work(stage, work), prompt_length=prompt)
-    micro_batch = min(asked.sequences, work.params.launch.micro_batch_size)
-    plan = Plan(model, asked, replace(machine, tflops=tflops), DDP, micro_batch=micro_batch)
-    assert 2 / 3 < plan.total / GIB / gib < 4 / 3
-    assert 2 / 3 < (resources.START_S + asked.max_steps * plan.step_s) / seconds < 4 / 3
+    longest = replace(resources.stage_work(run.stage, work), prompt_length=run.longest)
+    usual = replace(longest, prompt_length=run.prompt, max_completion_length=run.completion)
+    machine = replace(machine, tflops=run.tflops)
+    memory, time = (
+        resources.sharing_prompts(Plan(model, asked, machine, DDP, micro_batch=min(asked.sequences, run.micro_batch)))
+        for asked in (longest, usual)
+    )
+    assert 2 / 3 < memory.total / GIB / run.gib < 4 / 3
+    assert 2 / 3 < (resources.START_S + usual.max_steps * time.step_s) / run.seconds < 4 / 3
 
 
 @pytest.mark.parametrize(

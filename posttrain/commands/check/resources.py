@@ -6,6 +6,7 @@ The machine's speed is measured in half a second; on a CPU with numpy, whose pro
 import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Literal
 
 from posttrain.commands.check.rules import Finding
@@ -47,7 +48,10 @@ def check_resources(stage: Literal["sft", "grpo"], workspace: Workspace) -> list
     strategy = replace(STRATEGIES[found.strategy], adapters=work.adapters)
     micro_batch = batch_plan(work.sequences, params.launch.micro_batch_size, found.processes).per_device
     plan = Plan(model, work, machine, strategy, params.launch.activation_checkpointing, micro_batch)
-    return [memory_and_time(name, plan, free_gib, device), *slow_bfloat16(stage, params, found)]
+    usual = replace(plan, work=usual_work(stage, workspace, work))
+    if found.strategy != "fsdp":
+        plan, usual = sharing_prompts(plan), sharing_prompts(usual)
+    return [memory_and_time(name, plan, usual, free_gib, device), *slow_bfloat16(stage, params, found)]
 
 
 def slow_bfloat16(stage: Literal["sft", "grpo"], params: Params, found: Layout) -> list[Finding]:
@@ -67,8 +71,9 @@ def slow_bfloat16(stage: Literal["sft", "grpo"], params: Params, found: Layout) 
     return [Finding("warn", name, ", ".join(asked), saw, why, "Set it to null, model.dtype to float32.")]
 
 
-def memory_and_time(name: str, plan: Plan, free_gib: float, device: str) -> Finding:
-    need_gib, seconds, vllm = plan.total / GIB, START_S + plan.work.max_steps * plan.step_s, plan.work.vllm != "no"
+def memory_and_time(name: str, plan: Plan, usual: Plan, free_gib: float, device: str) -> Finding:
+    """Memory by `plan`, whose sequences are the longest, and time by the usual ones."""
+    need_gib, seconds, vllm = plan.total / GIB, START_S + usual.work.max_steps * usual.step_s, plan.work.vllm != "no"
     saw = f"about {need_gib:.1f} of {free_gib:.1f} GiB free on {device}, about {duration(seconds)}"
     if need_gib > free_gib:
         why = "The run would be killed for its memory, or swap."
@@ -89,6 +94,29 @@ def stage_work(stage: Literal["sft", "grpo"], workspace: Workspace) -> Work:
     known = workspace.train and workspace.tokenizer("grpo")
     longest = max(workspace.prompt_lengths("grpo"), default=0) if known else 0
     return replace(grpo_work({}, params), precision=precision(params), prompt_length=longest)
+
+
+def usual_work(stage: Literal["sft", "grpo"], workspace: Workspace, work: Work) -> Work:
+    """The same step with sequences of the mean length of the traces, where there are any to count; of GRPO with
+    completions as long as the traces."""
+    if not (workspace.sample and workspace.tokenizer(stage)):
+        return work
+    lengths, limit = workspace.trace_lengths(stage), work.max_completion_length
+    if stage == "sft":
+        return replace(work, max_completion_length=round(mean(min(whole, limit) for whole, _ in lengths)))
+    return replace(
+        work,
+        prompt_length=round(mean(whole - trace for whole, trace in lengths)),
+        max_completion_length=round(mean(min(trace, limit) for _, trace in lengths)),
+    )
+
+
+def sharing_prompts(plan: Plan) -> Plan:
+    """A prompt is computed once for its completions of a pass (posttrain/grpo/shared_prompt.py), not for each."""
+    if plan.recompute:
+        return plan
+    together = min(plan.work.num_generations, plan.micro_batch)
+    return replace(plan, work=replace(plan.work, prompt_length=math.ceil(plan.work.prompt_length / together)))
 
 
 def precision(params: Params) -> str:
