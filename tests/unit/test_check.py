@@ -269,7 +269,9 @@ def test_memory_and_time_by_hand(project: Path, params_with: ParamsWith) -> None
     assert memory_and_time("x", grpo, grpo, need_gib - 0.01, "x").level == "warn"
     assert memory_and_time("x", grpo, grpo, need_gib, "x").level == "ok"
     seconds = duration(resources.START_S + grpo.work.max_steps * grpo.step_s)
-    assert memory_and_time("x", grpo, grpo, 2.0, "a").saw == f"about {need_gib:.1f} of 2.0 GiB free on a, about {seconds}"
+    assert (
+        memory_and_time("x", grpo, grpo, 2.0, "a").saw == f"about {need_gib:.1f} of 2.0 GiB free on a, about {seconds}"
+    )
     assert [duration(s) for s in (119, 600, 7200)] == ["119 s", "10 min", "2 h"]
 
 
