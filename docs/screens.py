@@ -1,8 +1,10 @@
 """The pictures of docs/report.md, of results/report.html in headless Chromium.
 
 PYTHONPATH=. python docs/screens.py        writes docs/report/*.png
+PYTHONPATH=. python docs/screens.py gsm8k  writes the claim of the run that results/ holds to docs/report/gsm8k.png
 """
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -51,6 +53,8 @@ def screen(tab: Browser, name: str, width: int, height: int, prepare: str = "0",
 def main() -> None:
     SCREENS.mkdir(exist_ok=True)
     with browser() as tab:
+        if names := sys.argv[1:]:
+            return screen(tab, names[0], 1280, 640)
         screen(tab, "claim", 1280, 640)
         screen(tab, "problems", 1280, 960, OPENED)
         screen(tab, "curves-dark", 1280, 760, HOVERED, dark=True)
