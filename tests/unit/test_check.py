@@ -287,17 +287,35 @@ def test_time_is_that_of_sequences_as_long_as_the_traces(project: Path, params_w
     assert resources.usual_work("grpo", work, grpo) == usual
 
 
-@pytest.mark.parametrize(
-    ("generations", "micro_batch", "recompute", "tokens"),
-    [(8, 4, False, 8), (8, 16, False, 4), (1, 16, False, 29), (8, 4, True, 29)],
-)
-def test_a_prompt_counts_once_for_its_completions_of_a_pass(
-    generations: int, micro_batch: int, recompute: bool, tokens: int
-) -> None:
+@pytest.mark.parametrize(("generations", "micro_batch", "tokens"), [(8, 4, 8), (8, 16, 4), (1, 16, 29)])
+def test_a_prompt_counts_once_for_its_completions_of_a_pass(generations: int, micro_batch: int, tokens: int) -> None:
     model = Model("x", 10, 20, 2, 100, queries=10, key_values=10, parameters=3000, adapter=1)
     work = Work(num_generations=generations, prompt_length=29)
-    plan = Plan(model, work, Machine(1, 1.0), DDP, recompute, micro_batch)
+    plan = Plan(model, work, Machine(1, 1.0), DDP, micro_batch=micro_batch)
     assert resources.sharing_prompts(plan).work == replace(work, prompt_length=tokens)
+
+
+LORA = {"r": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear", "quantize_4bit": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "config", "shares"),
+    [
+        ({}, {}, True),
+        ({"model.lora": LORA | {"dropout": 0.0}}, {}, True),
+        ({"model.lora": LORA}, {}, False),
+        ({"launch.activation_checkpointing": True}, {}, False),
+        ({"launch.strategy": "fsdp"}, {}, False),
+        ({}, {"attention_dropout": 0.1}, False),
+        ({}, {"model_type": "mixtral"}, False),
+    ],
+)
+def test_prompts_are_shared_where_training_shares_them(
+    changes: dict[str, Any], config: dict[str, Any], shares: bool, params_with: ParamsWith
+) -> None:
+    params = params_with(changes)
+    found = replace(layout(params_with({}).launch), strategy=params.launch.strategy)
+    assert resources.shares_prompts({"model_type": "qwen2"} | config, params, found) == shares
 
 
 # ---------------------------------------------------------------------------------------------------------------------

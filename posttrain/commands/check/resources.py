@@ -4,16 +4,17 @@ The machine's speed is measured in half a second; on a CPU with numpy, whose pro
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
-from typing import Literal
+from typing import Any, Literal
 
 from posttrain.commands.check.rules import Finding
 from posttrain.commands.check.speed import numpy_tflops, torch_tflops
 from posttrain.commands.check.workspace import Workspace
 from posttrain.commands.plan.machine import DDP, GIB, ZERO2, ZERO3, Machine
-from posttrain.commands.plan.model import from_config
+from posttrain.commands.plan.model import QKV_BIAS, from_config
 from posttrain.commands.plan.plan import Plan
 from posttrain.commands.plan.table import duration
 from posttrain.commands.plan.work import Work, grpo_work, sft_work
@@ -49,7 +50,7 @@ def check_resources(stage: Literal["sft", "grpo"], workspace: Workspace) -> list
     micro_batch = batch_plan(work.sequences, params.launch.micro_batch_size, found.processes).per_device
     plan = Plan(model, work, machine, strategy, params.launch.activation_checkpointing, micro_batch)
     usual = replace(plan, work=usual_work(stage, workspace, work))
-    if found.strategy != "fsdp":
+    if shares_prompts(workspace.config(stage), params, found):
         plan, usual = sharing_prompts(plan), sharing_prompts(usual)
     return [memory_and_time(name, plan, usual, free_gib, device), *slow_bfloat16(stage, params, found)]
 
@@ -111,10 +112,16 @@ def usual_work(stage: Literal["sft", "grpo"], workspace: Workspace, work: Work) 
     )
 
 
+def shares_prompts(config: Mapping[str, Any], params: Params, found: Layout) -> bool:
+    """Whether GRPO computes a prompt once for its completions of a pass: what posttrain/grpo/shared_prompt.py asks of a
+    loaded model, by what is known before. False for kinds of models that `plan` does not know."""
+    dropout = config.get("attention_dropout") or (params.model.lora and params.model.lora.dropout)
+    held_back = found.strategy == "fsdp" or params.launch.activation_checkpointing or dropout
+    return config.get("model_type") in QKV_BIAS and not held_back
+
+
 def sharing_prompts(plan: Plan) -> Plan:
-    """A prompt is computed once for its completions of a pass (posttrain/grpo/shared_prompt.py), not for each."""
-    if plan.recompute:
-        return plan
+    """The same where a prompt is computed once for its completions of a pass."""
     together = min(plan.work.num_generations, plan.micro_batch)
     return replace(plan, work=replace(plan.work, prompt_length=math.ceil(plan.work.prompt_length / together)))
 

@@ -143,7 +143,16 @@ class Workspace:
         return [self._count(render(self.tokenizer(stage), prompt), stage) for prompt in prompts]
 
     def trace_lengths(self, stage: str) -> list[tuple[int, int]]:
-        """(whole conversation, trace alone) in tokens."""
+        """(whole conversation, trace alone) in tokens; counted once, though several checks ask."""
+        if stage not in self._trace_lengths:
+            self._trace_lengths[stage] = self._count_traces(stage)
+        return self._trace_lengths[stage]
+
+    @cached_property
+    def _trace_lengths(self) -> dict[str, list[tuple[int, int]]]:
+        return {}
+
+    def _count_traces(self, stage: str) -> list[tuple[int, int]]:
         tokenizer, found = self.tokenizer(stage), []
         turn = require_turn(tokenizer, str(self.base or self.params.model.name_or_path), self.params.prompts.system)
         for row in self.sample or []:
