@@ -150,5 +150,30 @@ def test_seeds_have_a_mean_and_a_spread_of_their_own(project: Path, capsys: pyte
     assert "over SFT +0.700 [+0.203, +1.000] over 3 seeds" in told
     assert "leaves out the spread between seeds" in told
     assert "the interval of s1, s2, s3 holds no other seed's pass@1" in told
+    assert "these checkpoints together: improved over SFT +0.700 [" in told
     assert main(["compare", "--seeds", "s1"]) == 2
     assert main(["compare", "--seeds", "s1", "s1"]) == 2
+
+
+def test_seeds_that_show_nothing_alone_may_show_it_together(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each seed of four gains on 4 of 100 problems of its own, where the first alone is indistinguishable."""
+    for seed in range(4):
+        won = range(10 * seed, 10 * seed + 4)
+        save(Path(f"s{seed}"), [row(n, [int(n % 10 == 9)] * 2, [int(n % 10 == 9 or n in won)] * 2) for n in range(100)])
+    save(Path("s3"), [row(n, [1] * 6, [1] * 6) for n in range(100, 120)])  # other problems, and another number of tries
+    assert main(["compare", "--seeds", "s0", "s1", "s3"]) == 0
+    assert "these checkpoints have no problem in common" in capsys.readouterr().out
+    save(Path("s3"), [row(n, [int(n % 10 == 9)] * 6, [int(n % 10 == 9 or n in range(30, 34))] * 6) for n in range(100)])
+    assert main(["compare", "s0:sft", "s0"]) == 0
+    assert "indistinguishable: s0:grpo over s0:sft +0.040 [-" in capsys.readouterr().out
+    assert main(["compare", "--seeds", "s0", "s1", "s2", "s3"]) == 0
+    told = capsys.readouterr().out
+    before = [float(n % 10 == 9) for n in range(100)]
+    after = list(before)
+    for seed, tries in enumerate((2, 2, 2, 6)):
+        after[10 * seed : 10 * seed + 4] = [tries / 12] * 4
+    expected = gain(before, after, 12)
+    assert expected.low > 0
+    line = f"improved over SFT {expected.mean:+.3f} [{expected.low:+.3f}, {expected.high:+.3f}], paired p "
+    assert line in told
+    assert "100 problems x 12 samples" in told
