@@ -1,7 +1,8 @@
 """Log-probabilities of completions without the work that changes none: TRL's numbers, and TRL's loss from them.
 
-A prompt is computed once for its group; nothing is computed for columns and rows that are padding alone; and rows
-whose gradient is exactly 0 get none.
+A prompt is computed once for its group; nothing is computed for columns and rows that are padding alone; rows whose
+gradient is exactly 0 get none, and where their entropy alone is wanted, one completion stands for the others of its
+prompt.
 """
 
 from collections.abc import Iterator
@@ -28,15 +29,20 @@ class LogProbs:
         self.share, self.skip = share, skip
         self.taught: torch.Tensor | None = None
         """The rows that have a gradient; None for all."""
+        self.compared = True
 
     @contextmanager
-    def loss_of(self, advantages: torch.Tensor) -> Iterator[None]:
-        """Policy and loss of a forward pass with these advantages."""
-        self.taught = (advantages != 0) if self.skip else None
+    def loss_of(self, advantages: torch.Tensor, *, compared: bool) -> Iterator[None]:
+        """Policy and loss of a forward pass with these advantages; `compared` with older log-probabilities.
+
+        Where they are not, a policy's ratio to itself is all that the loss takes of rows without an advantage. Their
+        log-probabilities are 0 then, and their entropies are estimated.
+        """
+        self.taught, self.compared = (advantages != 0) if self.skip else None, compared
         try:
             yield
         finally:
-            self.taught = None
+            self.taught, self.compared = None, True
 
     def __call__(
         self,
@@ -53,13 +59,20 @@ class LogProbs:
         Rows without a gradient go to `plain`, since processes have unequal numbers of them.
         """
         still, taught = self.parts(torch.arange(len(ids), device=ids.device))
+        computed, like = still, still
+        if len(still) and not self.compared:
+            like = stand_ins(ids[:, :-keep], mask, keep, still)
+            computed = still[torch.isin(still, like)]
         with autocast or nullcontext():
             found = [self.score(model, ids, mask, keep, rows) for rows in taught.split(size or len(ids))]
-            if len(still):
+            if len(computed):
                 with torch.no_grad():
-                    found.append(self.score(plain, ids, mask, keep, still))
+                    found.append(self.score(plain, ids, mask, keep, computed))
         logps, entropies = zip(*found, strict=True)
-        return sum_of(logps), None if entropies[0] is None else sum_of(entropies)
+        if entropies[0] is None:
+            return sum_of(logps), None
+        entropy = sum_of(entropies)
+        return sum_of(logps), entropy if computed is like else with_means(entropy, mask[:, -keep:], still, like)
 
     def parts(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows without and with a gradient. One at least keeps its gradient of zeros: other processes wait for it."""
@@ -105,6 +118,22 @@ def after_shared_prompts(model: Any, ids: torch.Tensor, mask: torch.Tensor, prom
     )
     width = labels.shape[1]
     return out.log_probs[:, :width], None if out.entropy is None else out.entropy[:, :width]
+
+
+def stand_ins(prompts: torch.Tensor, mask: torch.Tensor, keep: int, still: torch.Tensor) -> torch.Tensor:
+    """For each row that has no gradient a row of the same prompt: with tokens, and a gradient if there is one."""
+    numbers = prompts.masked_fill(mask[:, :-keep] == 0, -1).unique(dim=0, return_inverse=True)[1]
+    count = len(mask)
+    order = torch.arange(count, device=mask.device) + 2 * count * ~mask[:, -keep:].any(dim=1)
+    order[still] += count
+    first = order.new_full((count,), 4 * count).scatter_reduce(0, numbers, order, "amin")
+    return first[numbers[still]] % count
+
+
+def with_means(values: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Each token of the rows has the mean over the tokens of the row that it is like."""
+    mean = (values * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    return values.index_copy(0, rows, mean[like, None] * mask[rows])
 
 
 def spread(values: torch.Tensor, rows: torch.Tensor, number: int, keep: int) -> torch.Tensor:

@@ -163,7 +163,8 @@ class Trainer(GRPOTrainer):
         return logps, entropies if wanted else None, None
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        with self.scorer.loss_of(inputs["advantages"]):
+        compared = inputs.get("old_per_token_logps") is not None
+        with self.scorer.loss_of(inputs["advantages"], compared=compared):
             return super().compute_loss(model, inputs, *args, **kwargs)
 
     def passes(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:

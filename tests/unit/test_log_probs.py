@@ -471,20 +471,61 @@ def trls_of(trainer: Trainer, one: dict[str, Any]) -> torch.Tensor:
         return trls(trainer.model, ids, mask, one["completion_ids"].shape[1])[0]
 
 
-@pytest.mark.parametrize(("beta", "rows"), [(0.0, 1 + 4), (0.01, 8 + 8)])
+@pytest.mark.parametrize(
+    ("beta", "compared", "taught", "computed"),
+    [(0.0, False, 1 + 4, (1 + 1) + 4), (0.0, True, 1 + 4, 16), (0.01, False, 16, 16)],
+)
 def test_rows_without_an_advantage_have_no_backward_pass_only_where_their_gradient_is_zero(
-    beta: float, rows: int, params_with: ParamsWith, tmp_path: Path, seen: list[Any]
+    beta: float,
+    compared: bool,
+    taught: int,
+    computed: int,
+    params_with: ParamsWith,
+    tmp_path: Path,
+    seen: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A pass without any advantage keeps one row: other processes may wait for its gradient."""
+    """A pass without any advantage keeps one row: other processes may wait for its gradient. A prompt of which no row
+    has one is computed with one completion, for the entropy."""
     trainer = tiny_trainer(params_with(SMALL | {"grpo.beta": beta}), ROWS, by_place, tmp_path)
     passes = inputs_of(trainer)
     passes[0]["advantages"] = torch.zeros(8)
     passes[1]["advantages"] = torch.tensor([0.0, 0.5] * 4)
+    for one in passes:
+        one["old_per_token_logps"] = trls_of(trainer, one) if compared else None
     seen.clear()
-    _, metrics = gradients(trainer, passes)
-    assert sum(shape[0] for shape, kept in seen[1::2] if kept) == rows
-    assert sum(shape[0] for shape, _ in seen[1::2]) == 16  # the metrics are those of all
-    assert len(metrics["entropy"]) == 2
+    found, metrics = gradients(trainer, passes)
+    assert sum(shape[0] for shape, kept in seen[1::2] if kept) == taught
+    assert sum(shape[0] for shape, _ in seen[1::2]) == computed
+    as_trl(trainer, monkeypatch)
+    expected, others = gradients(trainer, passes)
+    assert expected.norm() > 0
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+    for name, values in others.items():
+        near = 0.02 if name == "entropy" else 1e-4  # of a model whose weights are random
+        assert metrics[name] == pytest.approx(values, rel=near, abs=1e-6, nan_ok=True), name
+
+
+def test_one_completion_tells_the_entropy_of_those_of_its_prompt_without_an_advantage() -> None:
+    """The first with tokens, of those with an advantage if there are any."""
+    model = tiny("qwen2")
+    ids, mask, keep = batch([(5, [0, 6, 4, 3]), (3, [2, 4, 5, 1]), (4, [0, 0, 0, 0])])
+    own = mask[:, -keep:]
+    expected_logps, expected = trls(model, ids, mask, keep)
+    share_prompts(model)
+    scorer = LogProbs(share=True, skip=True)
+    advantages = torch.tensor([0.0, 0, 0, 0, 0, 0.5, 0, -0.5, 0, 0, 0, 0])
+    with scorer.loss_of(advantages, compared=False):
+        logps, entropies = scorer(model, model, ids, mask, keep, None)
+    assert entropies is not None
+    means = (expected * own).sum(1) / own.sum(1)
+    for row, like in enumerate([1, 1, 1, 1, 5, None, 5, None]):
+        wanted = expected[row] * own[row] if like is None else means[like] * own[row]
+        assert torch.allclose(entropies[row] * own[row], wanted, atol=1e-5), row
+        wanted = expected_logps[row] * own[row]
+        if like is None:
+            assert torch.allclose(logps[row] * own[row], wanted, atol=1e-5), row
+    assert not (entropies * own)[8:].any()
 
 
 def test_the_reason_is_one_line(params_with: ParamsWith, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
